@@ -1,0 +1,1 @@
+"""What an alert is: values, photometry, light curves, cutouts."""

@@ -1,0 +1,102 @@
+"""Every setting of the broker: file < environment < flag, read once in an app."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from broker.errors import ConfigError
+
+_PREFIX = "PGB_"
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings; each field's ``doc`` is its documentation."""
+
+    home: str = _setting("", "Folder of everything the embedded broker keeps (flag --home).")
+    survey: str = _setting("", "Survey whose alerts are read when --survey is not given.")
+    testid: str = _setting("", "Suffix of all resource names; empty is the production instance.")
+    worker: str = _setting("w0", "Name of this worker; two workers of one home need two names.")
+    batch_alerts: int = _setting(512, "Most alerts that travel together.")
+    batch_wait_s: float = _setting(0.25, "Longest wait for a batch to fill, in seconds.")
+    max_packet_mb: float = _setting(16.0, "Larger packets become dead letters, in MB.")
+    schema_registry: str = _setting("", "Base URL of a Confluent-compatible schema registry.")
+    filters: tuple[str, ...] = _setting(
+        (), "Files with user filters (Python or SQL), separated by the path separator."
+    )
+
+    @property
+    def home_path(self) -> Path:
+        """The home as a path, by default in the user's data folder."""
+        return Path(self.home or platformdirs.user_data_dir("pgb")).expanduser()
+
+    @property
+    def cache_path(self) -> Path:
+        """Where fetched schemas and models are kept."""
+        return Path(platformdirs.user_cache_dir("pgb"))
+
+
+def load_settings(
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    **flags: Any,
+) -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    file : Path, optional
+        TOML file; by default the one that ``PGB_CONFIG`` names, if any.
+    environ : mapping, optional
+        The environment; a variable is ``PGB_`` and the setting's name in capitals.
+    **flags
+        Values from the command line; None means not given.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or a value has the wrong type.
+    """
+    environ = os.environ if environ is None else environ
+    if file is None and environ.get("PGB_CONFIG"):
+        file = Path(environ["PGB_CONFIG"])
+    known = {f.name: f for f in fields(Settings)}
+    found: dict[str, Any] = {}
+    if file is not None:
+        found |= _from_file(file, known)
+    for name in known:
+        if value := environ.get(_PREFIX + name.upper()):
+            found[name] = value
+    found |= {name: value for name, value in flags.items() if value is not None}
+    return replace(Settings(), **{name: _convert(name, value) for name, value in found.items()})
+
+
+def _from_file(file: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"settings file {file} cannot be read: {error}") from error
+    if unknown := sorted(set(content) - set(known)):
+        raise ConfigError(f"settings file {file} has unknown settings: {', '.join(unknown)}")
+    return content
+
+
+def _convert(name: str, value: Any) -> Any:
+    default = getattr(Settings(), name)
+    try:
+        if isinstance(default, tuple):
+            parts = value.split(os.pathsep) if isinstance(value, str) else value
+            return tuple(str(part) for part in parts if str(part))
+        return type(default)(value)
+    except (TypeError, ValueError) as error:
+        kind = type(default).__name__
+        raise ConfigError(f"setting {name!r} must be of type {kind}, not {value!r}") from error

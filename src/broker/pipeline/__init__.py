@@ -1,0 +1,1 @@
+"""The way of a batch from a source to every sink, and the ledger of it."""

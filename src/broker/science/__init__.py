@@ -1,0 +1,1 @@
+"""Filters, fitters, classifiers and cross-match: pure functions."""

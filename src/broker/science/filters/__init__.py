@@ -1,0 +1,1 @@
+"""Filters: sets of named cuts that explain themselves."""

@@ -1,0 +1,1 @@
+"""How each survey writes an alert: schemas, maps, codec."""

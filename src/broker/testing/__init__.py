@@ -1,0 +1,1 @@
+"""Contract suites and fakes that every implementation of a port passes."""
