@@ -1,0 +1,227 @@
+"""What a filter is: named cuts, each an expression with a threshold, a unit and a reference."""
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+MAX_CUTS = 32
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One named condition of a filter.
+
+    Parameters
+    ----------
+    name : str
+        Short name, unique within its filter; it is also the name of a message attribute.
+    value : polars.Expr
+        The quantity shown to a person; a struct where the cut rests on several.
+    passes : polars.Expr
+        Boolean; null where the alert cannot tell, which counts as not passed.
+    threshold : str or float
+        What `value` is held against.
+    comparison : str
+        How: ``>=``, ``<=``, ``>``, ``<``, ``==`` or ``abs <=`` allow a margin to be computed.
+    unit : str
+        Unit of `value` and `threshold`; empty for a pure number.
+    reference : str
+        Where the cut comes from.
+    when_missing : str or polars.Expr
+        What it means when the value is missing.
+    """
+
+    name: str
+    value: pl.Expr
+    passes: pl.Expr
+    threshold: str | float
+    comparison: str = ">="
+    unit: str = ""
+    reference: str = ""
+    when_missing: str | pl.Expr = "the alert has no value for it"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The cuts of a filter for alerts that have certain columns.
+
+    Parameters
+    ----------
+    requires : tuple of str
+        Dotted paths, such as ``candidate.rb``; the variant applies where all of them exist.
+    cuts : tuple of Cut
+        An alert passes when all of them pass.
+    note : str
+        What a reader should know about this version of the filter.
+
+    Raises
+    ------
+    ValueError
+        If there is no cut, more than 32, or a name twice.
+    """
+
+    requires: tuple[str, ...]
+    cuts: tuple[Cut, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        names = [cut.name for cut in self.cuts]
+        if not 1 <= len(names) <= MAX_CUTS:
+            raise ValueError(f"a filter has 1 to {MAX_CUTS} cuts, not {len(names)}")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"cut names must differ; given twice: {', '.join(sorted(twice))}")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A predicate on alerts that can explain itself.
+
+    Parameters
+    ----------
+    name : str
+        Name in settings, tables and on the command line.
+    topic : str
+        Stub of the topic that passing alerts are published to.
+    summary : str
+        One sentence for people.
+    variants : tuple of Variant
+        The first one whose columns an alert has is used; with none the filter does not apply.
+    attribute : str
+        Message attribute that carries the verdict; by default the name.
+    publish_cuts : bool
+        Whether each cut's verdict is a message attribute too.
+    """
+
+    name: str
+    topic: str
+    summary: str
+    variants: tuple[Variant, ...]
+    attribute: str = ""
+    publish_cuts: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.attribute:
+            object.__setattr__(self, "attribute", self.name)
+
+    def variant(self, schema: pl.Schema) -> Variant | None:
+        """Choose the first variant whose columns all exist in `schema`."""
+        return next(
+            (v for v in self.variants if all(has_path(schema, p) for p in v.requires)), None
+        )
+
+
+def has_path(schema: pl.Schema, path: str) -> bool:
+    """Tell whether a dotted path exists, through structs and lists of structs.
+
+    Examples
+    --------
+    >>> schema = pl.Schema({"history": pl.List(pl.Struct({"jd": pl.Float64}))})
+    >>> has_path(schema, "history.jd"), has_path(schema, "history.mag")
+    (True, False)
+    """
+    first, *rest = path.split(".")
+    kind: pl.DataType | None = schema.get(first)
+    for name in rest:
+        if isinstance(kind, pl.List):
+            kind = kind.inner  # type: ignore[assignment]
+        if not isinstance(kind, pl.Struct):
+            return False
+        kind = next((f.dtype for f in kind.fields if f.name == name), None)  # type: ignore[assignment]
+    return kind is not None
+
+
+def column(path: str) -> pl.Expr:
+    """Refer to a column by its dotted path, such as ``candidate.rb``."""
+    first, *rest = path.split(".")
+    expression = pl.col(first)
+    for name in rest:
+        expression = expression.struct.field(name)
+    return expression
+
+
+def number(path: str) -> pl.Expr:
+    """Refer to a measured number: single precision, NaN taken as missing.
+
+    Surveys send most measurements in single precision, where 0.65 is stored as
+    0.64999998; thresholds are therefore compared in single precision, so that a value
+    written as 0.65 is at least 0.65.
+    """
+    return column(path).cast(pl.Float32).fill_nan(None)
+
+
+def single(threshold: float) -> pl.Expr:
+    """Write a threshold in single precision, to compare with :func:`number`."""
+    return pl.lit(threshold, dtype=pl.Float32)
+
+
+def at_least(name: str, path: str, threshold: float, unit: str, reference: str) -> Cut:
+    """Make the cut ``value >= threshold``."""
+    value = number(path)
+    return Cut(name, value, value >= single(threshold), threshold, ">=", unit, reference)
+
+
+def at_most(name: str, path: str, threshold: float, unit: str, reference: str) -> Cut:
+    """Make the cut ``value <= threshold``."""
+    value = number(path)
+    return Cut(name, value, value <= single(threshold), threshold, "<=", unit, reference)
+
+
+def within(name: str, path: str, threshold: float, unit: str, reference: str) -> Cut:
+    """Make the cut ``|value| <= threshold``."""
+    value = number(path)
+    return Cut(name, value, value.abs() <= single(threshold), threshold, "abs <=", unit, reference)
+
+
+def no_flag(name: str, record: str, flags: tuple[str, ...], reference: str) -> Cut:
+    """Make the cut that no flag of `flags` is set; its value lists those that are."""
+    columns = {flag: column(f"{record}.{flag}") for flag in flags}
+    raised = [pl.when(is_set).then(pl.lit(flag)) for flag, is_set in columns.items()]
+    return Cut(
+        name,
+        pl.concat_str(raised, separator=", ", ignore_nulls=True),
+        ~pl.any_horizontal(columns.values()),
+        "none of " + ", ".join(flags),
+        "set:",
+        "",
+        reference,
+        "a flag is missing and none of the others is set",
+    )
+
+
+def largest_gap(trigger: pl.Expr, history: pl.Expr) -> pl.Expr:
+    """Return the largest gap between consecutive times, in minutes.
+
+    Parameters
+    ----------
+    trigger : polars.Expr
+        Time of the triggering detection, in days, null where it does not count.
+    history : polars.Expr
+        List of the times of earlier detections, in days, in any order; may be null.
+
+    Returns
+    -------
+    polars.Expr
+        Minutes, rounded to 6 ms as a Julian date in double precision resolves 0.04 ms
+        only; null where fewer than two times are left.
+    """
+    empty = pl.lit([], dtype=pl.List(pl.Float64))
+    times = pl.concat_list(trigger, history.fill_null(empty)).list.drop_nulls().list.sort()
+    return (times.list.diff(null_behavior="drop").list.max() * 1440.0).round(4)
+
+
+def not_moving(gap: pl.Expr, what: str) -> Cut:
+    """Make the cut that two detections lie at least 30 min apart, from :func:`largest_gap`."""
+    return Cut(
+        "not_moving",
+        gap,
+        (gap >= MIN_GAP_MINUTES).fill_null(value=False),
+        MIN_GAP_MINUTES,
+        ">=",
+        "min",
+        f"{PATTERSON}; two detections at one place 30 min apart exclude moving objects",
+        f"fewer than two detections {what}",
+    )
+
+
+MIN_GAP_MINUTES = 30.0
+PATTERSON = "Patterson et al. 2019, PASP 131, 018001"

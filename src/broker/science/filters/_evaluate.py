@@ -1,0 +1,158 @@
+"""Evaluate many filters over a batch of alerts in one pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from broker.science.filters._base import Cut, Filter, Variant
+
+_FAIL, _PASS, _UNKNOWN = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What one filter said: per cut of its variant 0 fail, 1 pass, 2 unknown."""
+
+    filter: Filter
+    cuts: tuple[str, ...]
+    codes: NDArray[np.uint8]
+    reason: str = ""
+
+
+class Verdicts:
+    """What filters said about each alert of a batch."""
+
+    def __init__(self, outcomes: Sequence[_Outcome], height: int) -> None:
+        self._outcomes = {outcome.filter.name: outcome for outcome in outcomes}
+        self._height = height
+
+    @property
+    def not_applicable(self) -> Mapping[str, str]:
+        """Filters that said nothing about this batch, with the reason."""
+        return {name: o.reason for name, o in self._outcomes.items() if not o.cuts}
+
+    def cuts(self, filter_name: str) -> tuple[str, ...]:
+        """Name the cuts behind the bits, the lowest bit first."""
+        return self._outcomes[filter_name].cuts
+
+    def passed(self, filter_name: str) -> NDArray[np.bool_]:
+        """Tell for each alert whether all cuts of the filter passed."""
+        outcome = self._outcomes[filter_name]
+        if not outcome.cuts:
+            return np.zeros(self._height, dtype=np.bool_)
+        passed: NDArray[np.bool_] = np.all(outcome.codes == _PASS, axis=1)
+        return passed
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Verdicts as columns, one row an alert.
+
+        For each filter: ``<name>`` (bool; null where the filter does not apply),
+        ``<name>.cuts`` and ``<name>.unknown`` (uint32, a bit per cut that passed or could
+        not be told; the lowest bit is the first of :meth:`cuts`).
+        """
+        columns: dict[str, pl.Series] = {}
+        for name, outcome in self._outcomes.items():
+            applies = bool(outcome.cuts)
+            columns[name] = pl.Series(name, self.passed(name)) if applies else self._nulls(name)
+            columns[f"{name}.cuts"] = pl.Series(_bits(outcome.codes == _PASS))
+            columns[f"{name}.unknown"] = pl.Series(_bits(outcome.codes == _UNKNOWN))
+        return pl.DataFrame(columns)
+
+    def _nulls(self, name: str) -> pl.Series:
+        return pl.repeat(None, self._height, dtype=pl.Boolean, eager=True).alias(name)
+
+    def attributes(self) -> pl.DataFrame:
+        """Return message attributes, ``"1"`` for passed and ``"0"`` for not.
+
+        There is one for each filter, and one for each cut of the filters that publish
+        their cuts; a filter that does not apply has none.
+        """
+        columns: dict[str, pl.Series] = {}
+        for name, outcome in self._outcomes.items():
+            if not outcome.cuts:
+                continue
+            columns[outcome.filter.attribute] = _as_text(self.passed(name))
+            if outcome.filter.publish_cuts:
+                passed = outcome.codes == _PASS
+                columns |= {cut: _as_text(passed[:, i]) for i, cut in enumerate(outcome.cuts)}
+        return pl.DataFrame(columns)
+
+
+def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    weights = np.left_shift(np.uint32(1), np.arange(flags.shape[1], dtype=np.uint32))
+    return np.asarray(flags @ weights, dtype=np.uint32)
+
+
+def _as_text(flags: NDArray[np.bool_]) -> pl.Series:
+    return pl.Series(flags.astype(np.uint8)).cast(pl.String)
+
+
+def evaluate(filters: Sequence[Filter], rows: pl.DataFrame) -> Verdicts:
+    """Evaluate filters over a batch, all together.
+
+    A filter whose expressions cannot be evaluated at all (a user's mistake) has every cut
+    unknown and leaves the others unharmed; one whose columns are missing does not apply.
+
+    Parameters
+    ----------
+    filters : sequence of Filter
+        Filters with different names.
+    rows : polars.DataFrame
+        One row an alert, nested, in the survey's own words.
+    """
+    chosen = [(one, one.variant(rows.schema)) for one in filters]
+    cuts = [cut for _, variant in chosen if variant for cut in variant.cuts]
+    codes = _codes_of_all(cuts, rows)
+    outcomes, start = [], 0
+    for one, variant in chosen:
+        if variant is None:
+            outcomes.append(_silent(one, rows))
+            continue
+        stop = start + len(variant.cuts)
+        outcomes.append(_outcome(one, variant, codes[:, start:stop]))
+        start = stop
+    return Verdicts(outcomes, rows.height)
+
+
+def _outcome(one: Filter, variant: Variant, codes: NDArray[np.uint8]) -> _Outcome:
+    return _Outcome(one, tuple(cut.name for cut in variant.cuts), codes)
+
+
+def _silent(one: Filter, rows: pl.DataFrame) -> _Outcome:
+    return _Outcome(one, (), np.zeros((rows.height, 0), np.uint8), why_not_applicable(one, rows))
+
+
+def why_not_applicable(one: Filter, rows: pl.DataFrame) -> str:
+    """Say which columns a filter would have needed."""
+    needs = " or ".join(f"[{', '.join(variant.requires)}]" for variant in one.variants)
+    have = ", ".join(rows.columns[:6])
+    return f"filter {one.name!r} needs the columns {needs}; the alerts have {have}"
+
+
+def _codes_of_all(cuts: Sequence[Cut], rows: pl.DataFrame) -> NDArray[np.uint8]:
+    if not cuts or rows.is_empty():
+        return np.zeros((rows.height, len(cuts)), dtype=np.uint8)
+    try:
+        return _codes(cuts, rows)
+    except (pl.exceptions.PolarsError, ArithmeticError):
+        return np.column_stack([_codes_of_one(cut, rows) for cut in cuts])
+
+
+def _codes_of_one(cut: Cut, rows: pl.DataFrame) -> NDArray[np.uint8]:
+    try:
+        return _codes([cut], rows)
+    except (pl.exceptions.PolarsError, ArithmeticError):
+        return np.full((rows.height, 1), _UNKNOWN, dtype=np.uint8)
+
+
+def _codes(cuts: Sequence[Cut], rows: pl.DataFrame) -> NDArray[np.uint8]:
+    # The first column has one value a row, so that a constant expression is repeated too.
+    columns = [pl.repeat(_FAIL, pl.len(), dtype=pl.UInt8).alias("rows")]
+    for i, cut in enumerate(cuts):
+        verdict = cut.passes.cast(pl.Boolean).cast(pl.UInt8).fill_null(_UNKNOWN)
+        columns.append(verdict.alias(str(i)))
+    return rows.select(columns).to_numpy()[:, 1:]
