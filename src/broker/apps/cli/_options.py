@@ -1,0 +1,36 @@
+"""Options that several commands share, and the settings they make."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from broker.config import Settings, load_settings
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_OPTIONS = {
+    "home": click.option(
+        "--home", metavar="DIR", help="Folder of everything the broker keeps (or $PGB_HOME)."
+    ),
+    "survey": click.option("--survey", metavar="NAME", help="Survey, such as ztf (the default)."),
+    "testid": click.option("--testid", metavar="ID", help="Use a separate instance for tests."),
+    "worker": click.option("--worker", metavar="NAME", help="Name of this worker (default w0)."),
+    "json": click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+}
+
+
+def options(*names: str) -> Decorator:
+    """Add shared options to a command."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            function = _OPTIONS[name](function)
+        return function
+
+    return add
+
+
+def settings_of(**flags: Any) -> Settings:
+    """Read the settings under the flags given."""
+    return load_settings(**flags)

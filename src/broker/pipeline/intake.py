@@ -1,0 +1,155 @@
+"""From a batch of payloads to alerts with their origins; what cannot be used is a reject."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import xxhash
+from numpy.typing import NDArray
+
+from broker.errors import DecodeError, PacketError
+from broker.pipeline.ledger import Claim, Intake
+from broker.ports import SourceBatch
+from broker.surveys import AlertFrame, Survey, decode_batch, split_payload
+from broker.surveys.registry import SchemaResolver
+
+MAX_REJECT_BYTES = 1 << 20
+"""Of a rejected payload so much is kept; nothing this large was ever an alert packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A decoded batch: its alerts, grouped by schema, and what could not be read."""
+
+    batch: SourceBatch
+    frames: Sequence[AlertFrame]
+    rejects: Mapping[int, PacketError]
+
+    @property
+    def intake(self) -> Intake:
+        """What the ledger must know of it."""
+        ids = [frame.keys["source_id"].to_numpy() for frame in self.frames]
+        objects = [object_id for frame in self.frames for object_id in frame.keys["object_id"]]
+        digests = [payload_digest(self.batch.payloads[i]) for i in self.rejects]
+        return Intake(
+            np.concatenate([*ids, np.zeros(0, dtype=np.int64)]),
+            objects,
+            np.array(digests, dtype=np.int64),
+            _offset_ranges(self.batch.origins),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewAlerts:
+    """The alerts of one schema that were never seen before, with payloads and origins."""
+
+    frame: AlertFrame
+    payloads: Sequence[bytes]
+    origins: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A payload that cannot be used, and why."""
+
+    payload: bytes
+    error: PacketError
+    digest: int
+    place: str
+
+
+def payload_digest(payload: bytes) -> int:
+    """Return the signed 64-bit number by which a rejected payload is known."""
+    digest = xxhash.xxh3_64_intdigest(payload)
+    return digest - (1 << 64) if digest >> 63 else digest
+
+
+def arrive(
+    batch: SourceBatch,
+    survey: Survey,
+    max_bytes: int,
+    resolver: SchemaResolver | None = None,
+) -> Arrival:
+    """Decode a batch; every payload gives alerts or a reject."""
+    frames, rejects = decode_batch(batch.payloads, survey, resolver=resolver)
+    several = sorted({int(i) for frame in frames for i in _repeated(frame.index)})
+    if several:
+        batch = _split(batch, several)
+        frames, rejects = decode_batch(batch.payloads, survey, resolver=resolver)
+    too_large = {
+        i: DecodeError(f"the packet has {len(payload):,} bytes, more than the {max_bytes:,} allowed")
+        for i, payload in enumerate(batch.payloads)
+        if len(payload) > max_bytes
+    }
+    if too_large:
+        frames = [_without(frame, too_large) for frame in frames]
+    return Arrival(batch, frames, dict(sorted((rejects | too_large).items())))
+
+
+def new_alerts(arrival: Arrival, claim: Claim) -> list[NewAlerts]:
+    """Keep the alerts that the claim found to be new."""
+    kept, start = [], 0
+    for frame in arrival.frames:
+        new = claim.new[start : start + len(frame.index)]
+        start += len(frame.index)
+        if new.any():
+            frame = frame if new.all() else select(frame, new)
+            payloads = [arrival.batch.payloads[i] for i in frame.index.tolist()]
+            kept.append(NewAlerts(frame, payloads, arrival.batch.origins[frame.index]))
+    return kept
+
+
+def new_rejects(arrival: Arrival, claim: Claim) -> list[Reject]:
+    """Keep the rejects that the claim found to be new."""
+    places = arrival.batch.origins["place"]
+    payloads = arrival.batch.payloads
+    return [
+        Reject(payloads[i], error, payload_digest(payloads[i]), places[i] or "")
+        for (i, error), new in zip(arrival.rejects.items(), claim.new_rejects, strict=True)
+        if new
+    ]
+
+
+def select(frame: AlertFrame, keep: NDArray[np.bool_]) -> AlertFrame:
+    """Keep some of a frame's alerts."""
+    return replace(
+        frame,
+        index=frame.index[keep],
+        rows=frame.rows.filter(keep),
+        keys=frame.keys.filter(keep),
+        blobs={path: (at[keep], size[keep]) for path, (at, size) in frame.blobs.items()},
+        prefix_index=frame.prefix_index[keep],
+    )
+
+
+def _without(frame: AlertFrame, payloads: Mapping[int, object]) -> AlertFrame:
+    return select(frame, ~np.isin(frame.index, list(payloads)))
+
+
+def _repeated(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    return index[1:][index[1:] == index[:-1]]
+
+
+def _split(batch: SourceBatch, several: Sequence[int]) -> SourceBatch:
+    """Give each alert of a payload that holds several a payload of its own."""
+    parts = [
+        split_payload(payload) if i in several else [payload]
+        for i, payload in enumerate(batch.payloads)
+    ]
+    rows = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return SourceBatch([payload for part in parts for payload in part], batch.origins[rows])
+
+
+def _offset_ranges(origins: pl.DataFrame) -> pl.DataFrame:
+    """Return first, last and count of the offsets of each unbroken range."""
+    known = origins.filter(pl.col("offset").is_not_null())
+    order = known.sort("topic", "partition", "offset")
+    partition = ["topic", "partition"]
+    broken = (pl.col("offset").diff().over(partition) > 1).fill_null(False)
+    return (
+        order.with_columns(broken.cum_sum().over(partition).alias("stretch"))
+        .group_by(*partition, "stretch", maintain_order=True)
+        .agg(first=pl.col("offset").min(), last=pl.col("offset").max(), count=pl.len())
+        .drop("stretch")
+    )

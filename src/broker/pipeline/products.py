@@ -1,0 +1,188 @@
+"""What is made of new alerts: attributes, verdicts, rows, messages."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+
+from broker.alerts.convert import to_json_bytes
+from broker.alerts.sky import healpix_columns
+from broker.instance import Instance
+from broker.pipeline.intake import MAX_REJECT_BYTES, NewAlerts, Reject
+from broker.ports import Messages
+from broker.science.filters import Filter, Verdicts, evaluate
+
+NO_TOPIC = "no_topic"
+"""Folder of the files of alerts that came without the name of a Kafka topic."""
+
+_EMPTY = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """New alerts of one schema with their message attributes and verdicts."""
+
+    alerts: NewAlerts
+    attributes: pl.DataFrame
+    verdicts: Verdicts
+
+
+def make(alerts: NewAlerts, filters: Sequence[Filter]) -> Made:
+    """Evaluate the filters and name the attributes of each alert's messages."""
+    verdicts = evaluate(filters, alerts.frame.rows)
+    return Made(alerts, _attributes(alerts, verdicts), verdicts)
+
+
+def _attributes(alerts: NewAlerts, verdicts: Verdicts) -> pl.DataFrame:
+    """Build the attributes of behaviour of the original broker, one column each."""
+    keys, frame = alerts.frame.keys, alerts.frame
+    object_name, source_name = frame.survey.id_attributes
+    return pl.concat(
+        [
+            alerts.origins.select(
+                pl.col("topic").alias("kafka.topic"),
+                pl.col("partition").alias("kafka.partition"),
+                pl.col("offset").alias("kafka.offset"),
+                pl.col("timestamp_ms").alias("kafka.timestamp"),
+            ),
+            keys.select(
+                pl.col("object_id").alias(object_name),
+                pl.col("source_id").alias(source_name),
+            ),
+            healpix_columns(keys["ra"], keys["dec"]),
+            keys.select(
+                pl.lit(frame.schema_version).alias("schema_version"),
+                pl.col("n_previous").alias("n_previous_detections"),
+            ),
+            verdicts.attributes(),
+        ],
+        how="horizontal",
+    )
+
+
+def packets(made: Made) -> Messages:
+    """Return the packets as sent, for the topic ``alerts``."""
+    frame = made.alerts.frame
+    return Messages(made.alerts.payloads, made.attributes, frame.prefixes, frame.prefix_index)
+
+
+def join(parts: Sequence[Messages]) -> Messages:
+    """Put messages of several schemas into one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    prefixes = [prefix for part in parts for prefix in part.prefixes]
+    indexes, shift = [], 0
+    for part in parts:
+        none = np.full(len(part.payloads), -1, dtype=np.int32)
+        index = none if part.prefix_index is None else part.prefix_index
+        indexes.append(np.where(index < 0, index, index + shift).astype(np.int32))
+        shift += len(part.prefixes)
+    attributes = pl.concat([_as_text(part.attributes) for part in parts], how="diagonal")
+    payloads = [payload for part in parts for payload in part.payloads]
+    return Messages(payloads, attributes, prefixes, np.concatenate(indexes))
+
+
+def _as_text(attributes: pl.DataFrame) -> pl.DataFrame:
+    return attributes.cast({pl.Int32: pl.String, pl.Int64: pl.String, pl.UInt8: pl.String})
+
+
+def tables(made: Made) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield each table's name and rows."""
+    frame = made.alerts.frame
+    yield "alerts", _with_extras(made, frame.survey.alerts_rows(frame.rows))
+    if (rows := frame.survey.dia_source_rows(frame.rows)) is not None:
+        yield "DIASource", _with_extras(made, rows)
+    yield "verdicts", _verdict_rows(made)
+
+
+def _with_extras(made: Made, rows: pl.DataFrame) -> pl.DataFrame:
+    """Add the columns by which a survey's tables are partitioned and clustered."""
+    if not made.alerts.frame.survey.clustered_tables:
+        return rows
+    stamp = pl.from_epoch(made.alerts.origins["timestamp_ms"], time_unit="ms")
+    return rows.with_columns(
+        stamp.dt.replace_time_zone("UTC").alias("kafkaPublishTimestamp"),
+        *made.attributes.select(pl.col("^healpix.*$")),
+    )
+
+
+def _verdict_rows(made: Made) -> pl.DataFrame:
+    """Return ids and, per filter, the verdict and a bit per cut passed and per cut unknown."""
+    bits = made.verdicts.frame.rename(lambda name: name.replace(".", "_"))
+    return pl.concat(
+        [made.alerts.frame.keys.select("object_id", "source_id"), bits], how="horizontal"
+    )
+
+
+def passed(made: Made, chosen: Filter) -> Messages:
+    """Return the JSON messages of the alerts that pass a filter."""
+    keep = made.verdicts.passed(chosen.name)
+    rows = made.alerts.frame.survey.alerts_rows(made.alerts.frame.rows.filter(keep))
+    return Messages(to_json_bytes(rows), made.attributes.filter(keep))
+
+
+def announcements(made: Made, instance: Instance, now: datetime) -> Messages:
+    """Return the empty messages that announce each alert's Avro file."""
+    attributes = made.attributes.select(
+        pl.lit(instance.bucket("alert_avros")).alias("bucketId"),
+        file_names(made),
+        pl.lit("OBJECT_FINALIZE").alias("eventType"),
+        pl.lit(now.astimezone(UTC).isoformat()).alias("eventTime"),
+        pl.lit("NONE").alias("payloadFormat"),
+        pl.all(),
+    )
+    return Messages([_EMPTY] * len(attributes), attributes)
+
+
+def file_names(made: Made) -> pl.Series:
+    """Name each alert's Avro file: ``{topic}/{object}/{source}.avro``."""
+    keys = made.alerts.frame.keys
+    topic = made.alerts.origins["topic"].fill_null(NO_TOPIC)
+    name = pl.concat_str(topic, pl.lit("/"), keys["object_id"], pl.lit("/"), keys["source_id"])
+    return keys.select((name + ".avro").alias("filename")).to_series()
+
+
+def dead_letters(rejects: Sequence[Reject], now: datetime) -> Messages:
+    """Return the messages that keep what could not be used, with the reason."""
+    attributes = pl.DataFrame(
+        [
+            {
+                "stage": "decode",
+                "error": type(reject.error).__name__,
+                "reason": str(reject.error),
+                "place": reject.place,
+                "bytes": len(reject.payload),
+                "digest": reject.digest,
+                "received": now.isoformat(),
+            }
+            for reject in rejects
+        ]
+    )
+    return Messages([reject.payload[:MAX_REJECT_BYTES] for reject in rejects], attributes)
+
+
+def count_verdicts(made: Sequence[Made], filters: Sequence[Filter]) -> dict[str, dict[str, int]]:
+    """Count, per filter, the alerts that pass, fail and cannot be decided."""
+    counts: dict[str, dict[str, int]] = {}
+    for chosen in filters:
+        total = {"pass": 0, "fail": 0, "unknown": 0}
+        for part in made:
+            for fate, count in part.verdicts.counts(chosen.name).items():
+                total[fate] += count
+        counts[f"filter {chosen.name}"] = total
+    return counts
+
+
+def merge_fates(
+    *fates: Mapping[str, Mapping[str, int]],
+) -> dict[str, dict[str, int]]:
+    """Add up counts, stage by stage and fate by fate."""
+    merged: dict[str, dict[str, int]] = {}
+    for one in fates:
+        for stage, counts in one.items():
+            sums = merged.setdefault(stage, {})
+            for fate, count in counts.items():
+                sums[fate] = sums.get(fate, 0) + count
+    return merged

@@ -1,0 +1,270 @@
+"""The run of a worker: batches from a source to every sink, nothing lost on the way.
+
+For each batch, in this order:
+
+1. decode, and *claim* in the ledger which alerts are new;
+2. append their packets to the journal, flushed to disk;
+3. write dead letters, rows and messages, each idempotent by the batch's key;
+4. *close* the batch in the ledger;
+5. commit the position at the source.
+
+A crash before 2 releases the claim, as the source sends the packets again; a crash after it
+is mended by doing 3 and 4 once more from the journal, when the worker starts again.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+
+from broker.instance import Instance
+from broker.pipeline import intake, products
+from broker.pipeline.ledger import Ledger, utc_now
+from broker.ports import BatchKey, Journal, Messages, Source, SourceBatch, Stream, Tables
+from broker.science.filters import Filter
+from broker.surveys import Survey, decode_batch
+from broker.surveys.registry import SchemaResolver
+
+_IN_FLIGHT = 2
+"""Batches between decode and close: one that is written while the next is decoded."""
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where everything goes: packets as sent, rejects, messages, rows."""
+
+    journal: Journal
+    dead_letters: Journal
+    stream: Stream
+    tables: Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much travels together, and what is too much."""
+
+    batch_alerts: int = 512
+    batch_wait_s: float = 0.25
+    max_packet_bytes: int = 16 << 20
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run has done so far."""
+
+    received: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    recovered_batches: int = 0
+    passed: dict[str, int] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
+    elapsed_s: float = 0.0
+
+    @property
+    def alerts_per_s(self) -> float:
+        """Alerts received per second of the run."""
+        return self.received / self.elapsed_s if self.elapsed_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A batch on its way through the sinks."""
+
+    batch: SourceBatch
+    key: BatchKey
+    received: int
+    made: Sequence[products.Made]
+    rejects: Sequence[intake.Reject]
+
+    @property
+    def stored(self) -> int:
+        return sum(len(part.alerts.payloads) for part in self.made)
+
+
+class Pipeline:
+    """Everything that one worker of an instance does with alerts.
+
+    Parameters
+    ----------
+    instance : Instance
+        Whose names the topics and tables bear.
+    survey : Survey
+        How the packets are written.
+    filters : sequence of Filter
+        What is published to which topic.
+    sinks : Sinks
+        Journal, streams and tables.
+    ledger : Ledger
+        The instance's ledger, opened for this worker.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        survey: Survey,
+        filters: Sequence[Filter],
+        sinks: Sinks,
+        ledger: Ledger,
+        *,
+        limits: Limits = Limits(),
+        resolver: SchemaResolver | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._instance = instance
+        self._survey = survey
+        self._filters = filters
+        self._sinks = sinks
+        self._ledger = ledger
+        self._limits = limits
+        self._resolver = resolver
+        self._clock = clock
+        self.report = Report()
+
+    def run(self, source: Source, on_progress: Callable[[Report], None] | None = None) -> Report:
+        """Take in everything that the source has; return what became of it.
+
+        An exception or Ctrl-C leaves no batch half done that the next start would not finish.
+        """
+        started = time.perf_counter()
+        self.recover()
+        flying: deque[Future[_Work]] = deque()
+        with ThreadPoolExecutor(1, "keep") as keeper, ThreadPoolExecutor(1, "tell") as teller:
+            for batch in source.batches(self._limits.batch_alerts, self._limits.batch_wait_s):
+                if len(batch.payloads):
+                    work = self._take(batch)
+                    kept = keeper.submit(self._keep, work)
+                    flying.append(teller.submit(self._tell_once_kept, work, kept))
+                while flying and (len(flying) > _IN_FLIGHT or not len(batch.payloads)):
+                    self._land(flying.popleft(), source)
+                self._show(started, on_progress)
+            while flying:
+                self._land(flying.popleft(), source)
+                self._show(started, on_progress)
+        self._show(started, on_progress)
+        return self.report
+
+    def recover(self) -> None:
+        """Finish or release the batches that a crash left open."""
+        for key in self._ledger.open_batches():
+            kept = self._sinks.journal.read(key)
+            rejected = self._sinks.dead_letters.read(key)
+            self._ledger.release(key, alerts=kept is None, rejects=rejected is None)
+            made = self._remake(kept) if kept is not None else []
+            self._ledger.close(key, self._tell(key, made), self._clock())
+            self.report.recovered_batches += 1
+
+    def _take(self, batch: SourceBatch) -> _Work:
+        """Decode a batch, claim what is new, and make everything of it."""
+        limit = self._limits.max_packet_bytes
+        arrival = intake.arrive(batch, self._survey, limit, self._resolver)
+        now = self._clock()
+        ids = arrival.intake
+        claim = self._ledger.claim(ids, now.date(), now)
+        made = [products.make(new, self._filters) for new in intake.new_alerts(arrival, claim)]
+        rejects = intake.new_rejects(arrival, claim)
+        received = len(ids.source_ids) + len(ids.reject_digests)
+        return _Work(batch, claim.key, received, made, rejects)
+
+    def _remake(self, kept: Messages) -> list[products.Made]:
+        """Make everything anew from packets in the journal."""
+        frames, _ = decode_batch(kept.payloads, self._survey, resolver=self._resolver)
+        origins = _origins(kept.attributes)
+        return [
+            products.make(
+                intake.NewAlerts(
+                    frame, [kept.payloads[i] for i in frame.index.tolist()], origins[frame.index]
+                ),
+                self._filters,
+            )
+            for frame in frames
+        ]
+
+    def _keep(self, work: _Work) -> None:
+        if work.made:
+            messages = products.join([products.packets(part) for part in work.made])
+            self._sinks.journal.append(work.key, messages)
+        if work.rejects:
+            letters = products.dead_letters(work.rejects, self._clock())
+            self._sinks.dead_letters.append(work.key, letters)
+
+    def _tell_once_kept(self, work: _Work, kept: "Future[None]") -> _Work:
+        kept.result()
+        fates = self._tell(work.key, work.made)
+        self._ledger.close(work.key, fates, self._clock())
+        self._count(work, fates)
+        return work
+
+    def _tell(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
+        """Write rows and messages; each sink knows the key, so that a repeat adds nothing."""
+        verdicts = products.count_verdicts(made, self._filters)
+        return products.merge_fates(verdicts, self._append_rows(key, made), self._publish(key, made))
+
+    def _append_rows(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
+        counts: dict[str, int] = {}
+        parts: dict[tuple[str, str], list[pl.DataFrame]] = {}
+        for part in made:
+            for table, rows in products.tables(part):
+                parts.setdefault((table, str(rows.schema)), []).append(rows)
+                counts[table] = counts.get(table, 0) + len(rows)
+        for (table, _), frames in parts.items():
+            rows = pl.concat(frames, rechunk=False)
+            self._sinks.tables.append(self._instance.dataset, table, rows, key)
+        return {"rows": counts}
+
+    def _publish(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
+        now = self._clock()
+        outgoing = {
+            "alert_avros": [products.announcements(part, self._instance, now) for part in made]
+        }
+        for chosen in self._filters:
+            outgoing[chosen.topic] = [products.passed(part, chosen) for part in made]
+        published = {self._instance.name("alerts"): sum(len(p.alerts.payloads) for p in made)}
+        for stub, parts in outgoing.items():
+            topic = self._instance.name(stub)
+            messages = [part for part in parts if len(part.payloads)]
+            if messages:
+                self._sinks.stream.publish(topic, products.join(messages), key)
+            published[topic] = sum(len(part.payloads) for part in messages)
+        return {"published": published}
+
+    def _count(self, work: _Work, fates: Counts) -> None:
+        report = self.report
+        report.received += work.received
+        report.stored += work.stored
+        report.dead_lettered += len(work.rejects)
+        report.duplicates += work.received - work.stored - len(work.rejects)
+        for chosen in self._filters:
+            before = report.passed.get(chosen.name, 0)
+            report.passed[chosen.name] = before + fates[f"filter {chosen.name}"]["pass"]
+        for topic, count in fates["published"].items():
+            report.published[topic] = report.published.get(topic, 0) + count
+
+    def _land(self, flying: "Future[_Work]", source: Source) -> None:
+        """Wait until a batch is closed, then let the source forget it."""
+        source.commit(flying.result().batch)
+
+    def _show(self, started: float, on_progress: Callable[[Report], None] | None) -> None:
+        self.report.elapsed_s = time.perf_counter() - started
+        if on_progress is not None:
+            on_progress(self.report)
+
+
+def _origins(attributes: pl.DataFrame) -> pl.DataFrame:
+    """Read the origins back from the attributes of messages in the journal."""
+    kinds: Iterable[tuple[str, str, pl.DataType | type[pl.DataType]]] = (
+        ("kafka.topic", "topic", pl.String),
+        ("kafka.partition", "partition", pl.Int32),
+        ("kafka.offset", "offset", pl.Int64),
+        ("kafka.timestamp", "timestamp_ms", pl.Int64),
+    )
+    return attributes.select(
+        (pl.col(name) if name in attributes.columns else pl.lit(None)).cast(kind).alias(column)
+        for name, column, kind in kinds
+    ).with_columns(place=pl.lit(None, dtype=pl.String))
