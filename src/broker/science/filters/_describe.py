@@ -21,7 +21,7 @@ def _filter_text(one: Filter) -> str:
 
 
 def _variant_text(variant: Variant) -> str:
-    needs = ", ".join(f"`{path}`" for path in variant.requires)
+    needs = ", ".join(f"`{path}`" for path in sorted(variant.needs))
     note = f"\n{variant.note}\n" if variant.note else ""
     rows = "".join(_cut_text(cut) for cut in variant.cuts)
     return f"\n### Alerts with {needs}\n{note}\n{_HEAD}{rows}"

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from broker.science.filters._base import Cut, Filter, Variant
+from broker.science.filters._base import Cut, Filter, Variant, flatten, paths_of
 
 _FAIL, _PASS, _UNKNOWN = 0, 1, 2
 
@@ -104,9 +104,11 @@ def evaluate(filters: Sequence[Filter], rows: pl.DataFrame) -> Verdicts:
     rows : polars.DataFrame
         One row an alert, nested, in the survey's own words.
     """
-    chosen = [(one, one.variant(rows.schema)) for one in filters]
+    paths = paths_of(rows.schema)
+    chosen = [(one, one.variant(paths)) for one in filters]
     cuts = [cut for _, variant in chosen if variant for cut in variant.cuts]
-    codes = _codes_of_all(cuts, rows)
+    columns = {name for _, variant in chosen if variant for name in variant.columns}
+    codes = _codes_of_all(cuts, flatten(rows, columns), rows.height)
     outcomes, start = [], 0
     for one, variant in chosen:
         if variant is None:
@@ -128,31 +130,31 @@ def _silent(one: Filter, rows: pl.DataFrame) -> _Outcome:
 
 def why_not_applicable(one: Filter, rows: pl.DataFrame) -> str:
     """Say which columns a filter would have needed."""
-    needs = " or ".join(f"[{', '.join(variant.requires)}]" for variant in one.variants)
+    needs = " or ".join(f"[{', '.join(sorted(v.needs))}]" for v in one.variants)
     have = ", ".join(rows.columns[:6])
     return f"filter {one.name!r} needs the columns {needs}; the alerts have {have}"
 
 
-def _codes_of_all(cuts: Sequence[Cut], rows: pl.DataFrame) -> NDArray[np.uint8]:
-    if not cuts or rows.is_empty():
-        return np.zeros((rows.height, len(cuts)), dtype=np.uint8)
+def _codes_of_all(cuts: Sequence[Cut], flat: pl.DataFrame, height: int) -> NDArray[np.uint8]:
+    if not cuts or not height:
+        return np.zeros((height, len(cuts)), dtype=np.uint8)
     try:
-        return _codes(cuts, rows)
+        return _codes(cuts, flat)
     except (pl.exceptions.PolarsError, ArithmeticError):
-        return np.column_stack([_codes_of_one(cut, rows) for cut in cuts])
+        return np.column_stack([_codes_of_one(cut, flat) for cut in cuts])
 
 
-def _codes_of_one(cut: Cut, rows: pl.DataFrame) -> NDArray[np.uint8]:
+def _codes_of_one(cut: Cut, flat: pl.DataFrame) -> NDArray[np.uint8]:
     try:
-        return _codes([cut], rows)
+        return _codes([cut], flat)
     except (pl.exceptions.PolarsError, ArithmeticError):
-        return np.full((rows.height, 1), _UNKNOWN, dtype=np.uint8)
+        return np.full((flat.height, 1), _UNKNOWN, dtype=np.uint8)
 
 
-def _codes(cuts: Sequence[Cut], rows: pl.DataFrame) -> NDArray[np.uint8]:
+def _codes(cuts: Sequence[Cut], flat: pl.DataFrame) -> NDArray[np.uint8]:
     # The first column has one value a row, so that a constant expression is repeated too.
     columns = [pl.repeat(_FAIL, pl.len(), dtype=pl.UInt8).alias("rows")]
     for i, cut in enumerate(cuts):
         verdict = cut.passes.cast(pl.Boolean).cast(pl.UInt8).fill_null(_UNKNOWN)
         columns.append(verdict.alias(str(i)))
-    return rows.select(columns).to_numpy()[:, 1:]
+    return flat.select(columns).to_numpy()[:, 1:]

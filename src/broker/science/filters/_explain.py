@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from broker.science.filters._base import Cut, Filter
+from broker.science.filters._base import Cut, Filter, flatten, paths_of
 from broker.science.filters._evaluate import why_not_applicable
 
 _MARGINS = {
@@ -74,10 +74,11 @@ def explain(one: Filter, row: pl.DataFrame) -> Explanation:
     """
     if row.height != 1:
         raise ValueError(f"one alert can be explained at a time, not {row.height}")
-    variant = one.variant(row.schema)
+    variant = one.variant(paths_of(row.schema))
     if variant is None:
         return Explanation(one.name, False, False, why_not_applicable(one, row), "", ())
-    cuts = tuple(_verdict(cut, row) for cut in variant.cuts)
+    flat = flatten(row, variant.columns)
+    cuts = tuple(_verdict(cut, flat) for cut in variant.cuts)
     failed = [f"{cut.name}: {cut.reason}" for cut in cuts if cut.verdict != "pass"]
     return Explanation(one.name, not failed, True, "; ".join(failed), variant.note, cuts)
 
@@ -133,7 +134,7 @@ def _margin(cut: Cut, value: Any) -> float | None:
     compare = _MARGINS.get(cut.comparison)
     if compare is None or isinstance(cut.threshold, str) or not isinstance(value, int | float):
         return None
-    return float(f"{compare(value, cut.threshold):.7g}")
+    return float(f"{compare(value, cut.threshold):.7g}") + 0.0
 
 
 def _is_missing(value: Any) -> bool:
@@ -149,4 +150,5 @@ def _reason(cut: Cut, value: Any, word: str, missing: str) -> str:
         return ""
     shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
     unit = f" {cut.unit}" if cut.unit else ""
-    return f"{shown}{unit} is not {cut.comparison} {cut.threshold}{unit}".replace("  ", " ")
+    needs = " ".join(f"{cut.comparison} {cut.threshold}{unit}".split())
+    return f"{shown}{unit}; needs {needs}"

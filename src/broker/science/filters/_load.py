@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from broker.errors import UsageError
-from broker.science.filters._base import Cut, Filter, Variant
+from broker.science.filters._base import WHOLE_ALERT, Cut, Filter, Variant
 from broker.science.filters._sql import sql_filter
 
 _GROUP = "broker.filters"
@@ -107,7 +107,7 @@ def _line_in(path: Path, error: Exception) -> int:
 def _from_predicate(passes: Predicate, module: ModuleType, path: Path) -> Filter:
     name = getattr(module, "NAME", path.stem)
     summary = (passes.__doc__ or f"User filter from {path.name}.").strip().splitlines()[0]
-    outcome = pl.struct(pl.all()).map_batches(
+    outcome = pl.col(WHOLE_ALERT).map_batches(
         lambda alerts: pl.Series([_ask(passes, path, alert) for alert in alerts.to_list()]),
         return_dtype=pl.Struct({"passes": pl.Boolean, "error": pl.String}),
     )

@@ -23,9 +23,6 @@ _COMPARISONS: dict[type[exp.Expr], str] = {
     exp.LT: "<",
     exp.EQ: "==",
 }
-_ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg, exp.Abs, exp.Pow, exp.Sqrt)
-_LOGARITHMIC = (exp.Ln, exp.Log, exp.Exp, exp.Round, exp.Floor, exp.Ceil)
-_COMPARING = (*_COMPARISONS, exp.NEQ, exp.Between, exp.Coalesce)
 _ALLOWED = {"expressions", "from_", "from", "where", "kind"}
 
 
@@ -135,7 +132,7 @@ def _cut(name: str, condition: exp.Expr, place: Path) -> Cut:
     shown = condition.unnest()
     text = shown.sql()
     try:
-        passes = pl.sql_expr(_without_nan(shown).sql())
+        passes = pl.sql_expr(shown.transform(_one_name).sql())
     except (pl.exceptions.PolarsError, pl.exceptions.SQLInterfaceError) as error:
         raise UsageError(f"{place}, line {_line(shown)}: {text}: {error}") from error
     comparison = _COMPARISONS.get(type(shown), "")
@@ -155,22 +152,5 @@ def _number(node: Any) -> float | None:
     return None
 
 
-def _without_nan(condition: exp.Expr) -> exp.Expr:
-    """Take NaN as missing, as surveys mean it; in polars it is larger than every number."""
-    return condition.copy().transform(_null_if_nan)
-
-
-def _null_if_nan(node: exp.Expr) -> exp.Expr:
-    if not isinstance(node, exp.Column) or not _is_number(node):
-        return node
-    return sqlglot.parse_one(f"NULLIF({node.sql()}, CAST('NaN' AS DOUBLE))")
-
-
-def _is_number(node: exp.Column) -> bool:
-    parent = node.parent
-    if isinstance(parent, _ARITHMETIC + _LOGARITHMIC):
-        return True
-    if parent is None or not isinstance(parent, _COMPARING):
-        return False
-    others = [one for one in parent.iter_expressions() if one is not node]
-    return any(_number(one) is not None or isinstance(one, _ARITHMETIC) for one in others)
+def _one_name(node: exp.Expr) -> exp.Expr:
+    return exp.column(_path(node), quoted=True) if isinstance(node, exp.Column) else node
