@@ -1,0 +1,250 @@
+"""Topics as folders of segment logs, with subscriptions; nothing but a disk is needed."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from math import ceil
+from pathlib import Path
+
+from broker.connectors.disk import disk_errors
+from broker.connectors.streams.attribute_filter import AttributeFilter
+from broker.connectors.streams.frame import Frame
+from broker.connectors.streams.segment import Partition, SegmentLog
+from broker.connectors.streams.subscriptions import (
+    Lease,
+    Position,
+    Subscription,
+    Subscriptions,
+)
+from broker.connectors.streams.texts import attribute_texts
+from broker.errors import NotFoundError, UsageError
+from broker.ports import BatchKey, Delivery, Messages, TopicInfo
+
+# Most batches of a worker that one transaction of a pull looks through for matches.
+_BATCHES_A_LOOK = 64
+_NAME = re.compile(r"[A-Za-z0-9][\w.~+%-]*")
+
+
+class LocalStream:
+    """A `Stream` on disk: durable, for several processes, each worker with its own log.
+
+    A topic is a folder; messages of one worker are delivered in order of publication unless
+    they are delivered again.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of all topics.
+    worker : str
+        Whose log `publish` appends to; pulling needs no worker of its own.
+    now : callable
+        The clock, for times of publication and deadlines.
+    sync : bool
+        Whether `publish` flushes to the disk before it returns.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        worker: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        sync: bool = True,
+    ) -> None:
+        self._root = root
+        self._worker = _checked("worker", worker)
+        self._now = now
+        self._sync = sync
+        self._logs: dict[str, SegmentLog] = {}
+        self._subscriptions = Subscriptions(root / "subscriptions.sqlite")
+
+    def log(self, topic: str) -> SegmentLog:
+        """Return a topic's log, which is a `Journal` of the same messages."""
+        if topic not in self._logs:
+            folder = self._root / _checked("topic", topic)
+            self._logs[topic] = SegmentLog(folder, self._worker, self._now, sync=self._sync)
+        return self._logs[topic]
+
+    def create_topic(self, topic: str) -> None:
+        """Make a topic; the same call again does nothing."""
+        folder = self._root / _checked("topic", topic)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def publish(self, topic: str, messages: Messages, key: BatchKey) -> None:
+        """Append to `topic`, creating it; durable on return.
+
+        A second call with a key at or below the last of its worker on that topic does
+        nothing.
+
+        Raises
+        ------
+        TransientError
+            If the disk is full; nothing was published.
+        """
+        if messages.payloads:
+            self.log(topic).append(key, messages)
+        else:
+            self.create_topic(topic)
+
+    def topics(self) -> list[TopicInfo]:
+        """List the topics, in order of name."""
+        names = sorted(entry.name for entry in self._root.iterdir() if entry.is_dir())
+        subscriptions = self._subscriptions.all()
+        return [
+            TopicInfo(
+                name,
+                self._count(name),
+                {it.name: self._backlog(it) for it in subscriptions if it.topic == name},
+            )
+            for name in names
+        ]
+
+    def subscribe(
+        self, topic: str, name: str, *, attribute_filter: str = "", ack_deadline_s: float = 60
+    ) -> None:
+        """Make a subscription, from the oldest message on; the same call again does nothing.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such topic.
+        RefusedError
+            If the name is taken by another topic or filter.
+        UsageError
+            If the filter's grammar is wrong.
+        """
+        if not (self._root / _checked("topic", topic)).is_dir():
+            raise NotFoundError(f"there is no topic {topic!r}")
+        AttributeFilter(attribute_filter)
+        self._subscriptions.create(Subscription(name, topic, attribute_filter, ack_deadline_s))
+
+    def pull(self, subscription: str, max_messages: int) -> list[Delivery]:
+        """Lease up to `max_messages`, those whose lease expired first.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such subscription.
+        """
+        found = self._subscriptions.get(subscription)
+        look = _Look(self.log(found.topic), AttributeFilter(found.attribute_filter))
+        leases: list[Lease] = []
+        more = True
+        while more and len(leases) < max_messages:
+            got, more = self._subscriptions.lease(
+                found, self._now().timestamp(), max_messages - len(leases), look
+            )
+            leases += got
+        return self._deliver(self.log(found.topic), leases)
+
+    def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
+        """Never deliver these again."""
+        self._subscriptions.acknowledge(subscription, ack_ids)
+
+    def release(self, subscription: str, ack_ids: Sequence[str]) -> None:
+        """Deliver these again now."""
+        self._subscriptions.release(subscription, ack_ids)
+
+    def close(self) -> None:
+        """Let go of the logs and the subscriptions; all is flushed already."""
+        for log in self._logs.values():
+            log.close()
+        self._subscriptions.close()
+
+    def _count(self, topic: str) -> int:
+        lasts = (partition.last() for partition in self.log(topic).partitions().values())
+        return sum(last.first + last.count for last in lasts if last)
+
+    def _backlog(self, subscription: Subscription) -> int:
+        cursors, leased = self._subscriptions.pending(subscription.name)
+        look = _Look(self.log(subscription.topic), AttributeFilter(subscription.attribute_filter))
+        return leased + look.count(cursors)
+
+    def _deliver(self, log: SegmentLog, leases: Sequence[Lease]) -> list[Delivery]:
+        """Read the messages of the leases, batch by batch."""
+        batches: dict[tuple[str, int], list[Lease]] = {}
+        for lease in leases:
+            batches.setdefault((lease.position.worker, lease.position.batch), []).append(lease)
+        return [
+            delivery
+            for (worker, number), of_batch in batches.items()
+            for delivery in _deliver_batch(log.partition(worker), number, of_batch)
+        ]
+
+
+class _Look:
+    """Looks for messages that a subscription has not seen."""
+
+    def __init__(self, log: SegmentLog, attribute_filter: AttributeFilter) -> None:
+        self._log = log
+        self._filter = attribute_filter
+
+    def __call__(
+        self, cursors: dict[str, Position], count: int
+    ) -> tuple[list[Position], dict[str, Position]]:
+        """Find up to `count`, an equal share of each worker's."""
+        partitions = self._log.partitions()
+        found: list[Position] = []
+        after = dict(cursors)
+        share = ceil(count / max(len(partitions), 1))
+        for worker, partition in partitions.items():
+            start = cursors.get(worker, Position(worker, 0, 0))
+            got, after[worker] = self._take(partition, start, min(share, count - len(found)))
+            found += got
+        return found, after
+
+    def count(self, cursors: dict[str, Position]) -> int:
+        """Count all of them."""
+        return sum(
+            len(self._rows(partition, frame, cursors.get(worker, Position(worker, 0, 0))))
+            for worker, partition in self._log.partitions().items()
+            for frame in partition.frames(cursors[worker].batch if worker in cursors else 0)
+        )
+
+    def _take(
+        self, partition: Partition, cursor: Position, count: int
+    ) -> tuple[list[Position], Position]:
+        found: list[Position] = []
+        if count <= 0:
+            return found, cursor
+        for frame in _first(partition.frames(cursor.batch), _BATCHES_A_LOOK):
+            rows = self._rows(partition, frame, cursor)[: count - len(found)]
+            found += [Position(cursor.worker, frame.number, row) for row in rows]
+            if len(found) == count:
+                return found, Position(cursor.worker, frame.number, rows[-1] + 1)
+            cursor = Position(cursor.worker, frame.number + 1, 0)
+        return found, cursor
+
+    def _rows(self, partition: Partition, frame: Frame, cursor: Position) -> Sequence[int]:
+        start = cursor.row if frame.number == cursor.batch else 0
+        if not self._filter.text.strip():
+            return range(start, frame.count)
+        rows = self._filter.rows(partition.attributes(frame))
+        found: list[int] = rows[rows >= start].tolist()
+        return found
+
+
+def _first(frames: Iterator[Frame], count: int) -> Iterator[Frame]:
+    return (frame for frame, _ in zip(frames, range(count), strict=False))
+
+
+def _deliver_batch(
+    partition: Partition, number: int, leases: Sequence[Lease]
+) -> Iterator[Delivery]:
+    frame = partition.find(number)
+    if frame is None:
+        raise NotFoundError(f"batch {number} is gone from {partition.folder}")
+    rows = [lease.position.row for lease in leases]
+    texts = attribute_texts(partition.attributes(frame), rows)
+    published = datetime.fromtimestamp(frame.published_us / 1e6, UTC)
+    for lease, payload, text in zip(leases, partition.payloads(frame, rows), texts, strict=True):
+        yield Delivery(lease.message_id, lease.ack_id, payload, text, published, lease.attempt)
+
+
+def _checked(kind: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{kind} name {name!r} is not allowed: use letters, digits and . _ ~ + % -"
+        )
+    return name
