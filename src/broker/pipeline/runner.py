@@ -220,19 +220,23 @@ class Pipeline:
 
     def _publish(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         now = self._clock()
-        outgoing = {
-            "alert_avros": [products.announcements(part, self._instance, now) for part in made]
-        }
+        announced = [products.announcements(part, self._instance, now) for part in made]
+        fates: Counts = products.merge_fates(
+            {"published": {self._instance.name("alerts"): sum(len(m.payloads) for m in announced)}},
+            {"published": self._send("alert_avros", announced, key)},
+        )
         for chosen in self._filters:
-            outgoing[chosen.topic] = [products.passed(part, chosen) for part in made]
-        published = {self._instance.name("alerts"): sum(len(p.alerts.payloads) for p in made)}
-        for stub, parts in outgoing.items():
-            topic = self._instance.name(stub)
-            messages = [part for part in parts if len(part.payloads)]
-            if messages:
-                self._sinks.stream.publish(topic, products.join(messages), key)
-            published[topic] = sum(len(part.payloads) for part in messages)
-        return {"published": published}
+            sent = self._send(chosen.topic, [products.passed(part, chosen) for part in made], key)
+            by_filter = {f"published by filter {chosen.name}": sent}
+            fates = products.merge_fates(fates, {"published": sent}, by_filter)
+        return fates
+
+    def _send(self, stub: str, parts: Sequence[Messages], key: BatchKey) -> Mapping[str, int]:
+        topic = self._instance.name(stub)
+        messages = [part for part in parts if len(part.payloads)]
+        if messages:
+            self._sinks.stream.publish(topic, products.join(messages), key)
+        return {topic: sum(len(part.payloads) for part in messages)}
 
     def _count(self, work: _Work, fates: Counts) -> None:
         report = self.report

@@ -1,0 +1,60 @@
+"""``pgb demo``: a night of made-up alerts through the whole broker."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.apps.cli._options import options, settings_of
+from broker.apps.cli.run import show, take_in
+from broker.connectors.sources.generated import GeneratedSource
+from broker.errors import UsageError
+from broker.wiring import Broker
+
+_MARK = ".made-by-pgb-demo"
+
+
+@click.command()
+@click.option("--alerts", default=2000, show_default=True, help="How many alerts the night has.")
+@click.option("--seed", default=1, show_default=True, help="The same seed makes the same night.")
+@options("survey", "home", "json")
+def command(alerts: int, seed: int, home: str | None, as_json: bool, **flags: Any) -> None:
+    """Make a small night of alerts and run the whole broker on it.
+
+    Needs no account, no network and no data. The night's data stay in a folder of the
+    demo's own, made anew each time, unless --home names another.
+    """
+    settings = settings_of(home=home, **flags)
+    if home is None:
+        settings = settings_of(home=str(_fresh_home(settings.home_path / "demo")), **flags)
+    broker = Broker(settings)
+    if broker.survey.generate is None:
+        raise UsageError(f"there is no generator of {broker.survey.name} alerts")
+    night = datetime.now(UTC).date()
+    source = GeneratedSource(broker.survey.generate(alerts, seed, night))
+    report = take_in(broker, source, total=alerts)
+    show(report, broker, [], as_json=as_json)
+    if not as_json:
+        _teach(broker)
+
+
+def _fresh_home(home: Path) -> Path:
+    """Empty the demo's folder, if it is really the demo's, and mark it."""
+    if home.exists() and any(home.iterdir()) and not (home / _MARK).exists():
+        raise UsageError(f"{home} holds something else: choose a folder with --home")
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    (home / _MARK).touch()
+    return home
+
+
+def _teach(broker: Broker) -> None:
+    table = f"{broker.instance.dataset}.verdicts"
+    newest = broker.tables.query(f"SELECT object_id FROM {table} WHERE purity LIMIT 1")  # noqa: S608 - a name of ours
+    some_id = newest.item() if len(newest) else "ID"
+    click.echo(f"\nTry next (with PGB_HOME={broker.home}):")
+    click.echo(f'  pgb query "SELECT * FROM {broker.instance.dataset}.DIASource LIMIT 5"')
+    click.echo(f"  pgb alert {some_id} --plot alert.png")
+    click.echo(f"  pgb explain purity {some_id}")

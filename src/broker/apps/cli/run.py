@@ -1,0 +1,85 @@
+"""``pgb run``: take in alerts from files, folders, archives or a URL."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._output import print_json, print_table, run_display
+from broker.connectors.sources.files import FileSource, Problem
+from broker.pipeline.runner import Report
+from broker.ports import Source
+from broker.wiring import Broker, open_source
+
+_MAX_PROBLEMS_SHOWN = 20
+
+
+@click.command()
+@click.argument("places", nargs=-1, required=True, metavar="PLACE...")
+@options("survey", "home", "testid", "worker", "json")
+@click.option("--follow", is_flag=True, help="Go on when the end is reached; stop with Ctrl-C.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="FILE", help="User filter (.py or .sql)."
+)
+def command(
+    places: tuple[str, ...], follow: bool, filters: tuple[str, ...], as_json: bool, **flags: Any
+) -> None:
+    """Take in the alerts of every PLACE: keep, filter and publish them.
+
+    A PLACE is a file, a folder (with all below it), a .tar.gz in the layout of the public
+    archive, or a URL. The same command again adds only what is new.
+
+    \b
+      pgb run alerts/ --survey ztf
+      pgb run ztf_public_20181129.tar.gz --json
+      pgb run incoming/ --follow
+    """
+    settings = settings_of(filters=filters or None, **flags)
+    broker = Broker(settings)
+    source = open_source(places, settings, follow=follow)
+    report = take_in(broker, source)
+    show(report, broker, problems_of(source), as_json=as_json)
+
+
+def take_in(broker: Broker, source: Source, total: int | None = None) -> Report:
+    """Run the pipeline on a source, with a live line on a terminal."""
+    with broker.working(), run_display(total) as display:
+        report = broker.pipeline().run(source, display.show)
+        broker.tables.compact()
+    return report
+
+
+def problems_of(source: Source) -> list[Problem]:
+    """Return what a source could not read."""
+    return source.problems if isinstance(source, FileSource) else []
+
+
+def summary(report: Report, broker: Broker, problems: list[Problem]) -> dict[str, Any]:
+    """Return what a run did as one JSON object."""
+    values = asdict(report) | {"alerts_per_s": round(report.alerts_per_s, 1)}
+    values["elapsed_s"] = round(report.elapsed_s, 3)
+    values["problems"] = [asdict(problem) for problem in problems]
+    return values | {"home": str(broker.home)}
+
+
+def show(report: Report, broker: Broker, problems: list[Problem], *, as_json: bool) -> None:
+    """Print what a run did."""
+    if as_json:
+        print_json(summary(report, broker, problems))
+        return
+    rows = [
+        ("received", report.received, f"in {report.elapsed_s:.1f} s"),
+        ("stored", report.stored, str(broker.home)),
+        ("duplicates", report.duplicates, "already stored; nothing was added"),
+        ("dead-lettered", report.dead_lettered, "kept with the reason: pgb deadletters"),
+    ]
+    for chosen in broker.filters:
+        topic = broker.instance.name(chosen.topic)
+        rows.append((f"passed {chosen.name}", report.passed.get(chosen.name, 0), f"topic {topic}"))
+    print_table(f"Alerts of {broker.instance.survey}", ("what", "alerts", "where"), rows)
+    for problem in problems[:_MAX_PROBLEMS_SHOWN]:
+        click.secho(f"could not read {problem.place}: {problem.reason}", fg="yellow", err=True)
+    if len(problems) > _MAX_PROBLEMS_SHOWN:
+        more = len(problems) - _MAX_PROBLEMS_SHOWN
+        click.secho(f"… and {more} more; --json lists them all", fg="yellow", err=True)

@@ -1,0 +1,89 @@
+"""Does everything add up? The ledger's sums against what the sinks really hold."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from broker.instance import Instance
+from broker.pipeline.ledger import Ledger, Sums
+from broker.ports import Stream, Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must add up: what the ledger says, and what was found."""
+
+    what: str
+    expected: int
+    found: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether both agree."""
+        return self.expected == self.found
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets of a partition that were never received."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+def reconcile(ledger: Ledger, night: date | None = None) -> list[Check]:
+    """Check that the ledger agrees with itself, over all nights or for one."""
+    return list(_within(ledger.sums(night)))
+
+
+def reconcile_sinks(
+    ledger: Ledger, instance: Instance, stream: Stream, tables: Tables
+) -> list[Check]:
+    """Check that tables and topics hold what the ledger says, over all nights."""
+    sums = ledger.sums()
+    topics = {topic.name: topic.messages for topic in stream.topics()}
+    checks = [
+        Check(f"rows in table {table}", count, _rows(tables, instance.dataset, table))
+        for table, count in sums.fates.get("rows", {}).items()
+    ]
+    checks += [
+        Check(f"messages in topic {topic}", count, topics.get(topic, 0))
+        for topic, count in sums.fates.get("published", {}).items()
+    ]
+    letters = instance.name("deadletters")
+    return [*checks, Check(f"messages in {letters}", sums.dead_lettered, topics.get(letters, 0))]
+
+
+def gaps(ledger: Ledger) -> list[Gap]:
+    """Name every stretch of offsets that is missing between two that were received."""
+    return [
+        Gap(topic, partition, before[1] + 1, after[0] - 1)
+        for (topic, partition), ranges in ledger.offset_ranges().items()
+        for before, after in zip(ranges, ranges[1:], strict=False)
+    ]
+
+
+def _within(sums: Sums) -> Iterator[Check]:
+    fates = sums.stored + sums.duplicates + sums.dead_lettered
+    yield Check("received = stored + duplicates + dead-lettered", sums.received, fates)
+    yield Check("batches left open", 0, sums.open_batches)
+    for table, count in sums.fates.get("rows", {}).items():
+        yield Check(f"stored = rows of {table}", sums.stored, count)
+    for stage, counts in sums.fates.items():
+        if stage.startswith("filter "):
+            yield Check(f"stored = verdicts of {stage}", sums.stored, sum(counts.values()))
+            yield from _published(stage, counts, sums.fates)
+
+
+def _published(
+    stage: str, counts: Mapping[str, int], fates: Mapping[str, Mapping[str, int]]
+) -> Iterator[Check]:
+    sent = fates.get(f"published by {stage}", {})
+    yield Check(f"passed {stage} = published", counts.get("pass", 0), sum(sent.values()))
+
+
+def _rows(tables: Tables, dataset: str, table: str) -> int:
+    counted = tables.query(f"SELECT COUNT(*) AS n FROM {dataset}.{table}")  # noqa: S608 - names of ours
+    return int(counted.item())

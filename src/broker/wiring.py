@@ -1,0 +1,186 @@
+"""Settings and URLs in, a ready broker out: the only place that knows both sides."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from broker.config import Settings
+from broker.connectors.sources.files import FileSource
+from broker.connectors.streams.local import LocalStream
+from broker.connectors.tables.parquet import ParquetTables
+from broker.errors import ConfigError, UsageError
+from broker.instance import Instance
+from broker.pipeline.archive import AlertArchive
+from broker.pipeline.ledger import Ledger
+from broker.pipeline.runner import Limits, Pipeline, Sinks
+from broker.ports import Source
+from broker.science.filters import FILTERS, Filter, load_user_filters
+from broker.surveys import DEFAULT_SURVEY, Survey, get_survey
+from broker.surveys.registry import SchemaRegistry, SchemaResolver
+
+SOURCES: Mapping[str, tuple[str, str]] = {}
+"""Scheme of a place -> class path of its source and the extra that installs it."""
+
+SORT_COLUMNS = ("objectId", "objectid", "diaObjectId", "object_id")
+"""Columns by which merged tables are sorted, so that one object's rows lie together."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """One instance of the broker on one home, its parts made when first used."""
+
+    settings: Settings
+
+    @cached_property
+    def survey(self) -> Survey:
+        """The survey of this instance."""
+        return get_survey(self.settings.survey or DEFAULT_SURVEY)
+
+    @cached_property
+    def instance(self) -> Instance:
+        """The names of this instance's resources."""
+        return Instance(self.survey.name, self.settings.testid or None)
+
+    @property
+    def home(self) -> Path:
+        """The folder that holds everything."""
+        return self.settings.home_path
+
+    @cached_property
+    def filters(self) -> Sequence[Filter]:
+        """The built-in filters and the user's."""
+        user = load_user_filters([Path(path) for path in self.settings.filters])
+        names = [chosen.name for chosen in (*FILTERS.values(), *user)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"setting 'filters': two filters are named {', '.join(twice)}")
+        return (*FILTERS.values(), *user)
+
+    @cached_property
+    def stream(self) -> LocalStream:
+        """Topics and subscriptions."""
+        return LocalStream(self.home / "streams", self.settings.worker)
+
+    @cached_property
+    def tables(self) -> ParquetTables:
+        """Rows to query."""
+        return ParquetTables(self.home / "tables", sort_columns=SORT_COLUMNS)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger of this instance."""
+        path = self.home / "ledger" / f"{self.instance.name('ledger')}.sqlite"
+        return Ledger(path, self.settings.worker)
+
+    @cached_property
+    def archive(self) -> AlertArchive:
+        """The stored packets."""
+        topic = self.instance.name("alerts")
+        return AlertArchive(
+            self.ledger, self.survey, lambda worker: self.stream.journal(topic, worker)
+        )
+
+    @cached_property
+    def resolver(self) -> SchemaResolver:
+        """Where schemas come from that a packet only names."""
+        url = self.settings.schema_registry
+        cache = self.settings.cache_path / "schemas"
+        return SchemaResolver(SchemaRegistry(url, cache) if url else None)
+
+    def pipeline(self) -> Pipeline:
+        """Make the pipeline of this worker."""
+        settings = self.settings
+        sinks = Sinks(
+            self.stream.journal(self.instance.name("alerts")),
+            self.stream.journal(self.instance.name("deadletters")),
+            self.stream,
+            self.tables,
+        )
+        limits = Limits(
+            settings.batch_alerts, settings.batch_wait_s, int(settings.max_packet_mb * 1e6)
+        )
+        return Pipeline(
+            self.instance,
+            self.survey,
+            self.filters,
+            sinks,
+            self.ledger,
+            limits=limits,
+            resolver=self.resolver,
+        )
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold this worker's place on the home.
+
+        Raises
+        ------
+        UsageError
+            If the worker is already running, or the home cannot be written.
+        """
+        name = f"{self.instance.name('worker')}-{self.settings.worker}.lock"
+        path = self.home / "locks" / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError as error:
+            raise UsageError(f"the home {self.home} cannot be written: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise UsageError(
+                    f"worker {self.settings.worker!r} is already at work on {self.home}"
+                    f" (process {file.read().strip() or '?'}): wait for it, or give this one"
+                    " another name with --worker"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def open_source(places: Sequence[str], settings: Settings, *, follow: bool = False) -> Source:
+    """Make the source of one or more places: paths, or one URL.
+
+    Raises
+    ------
+    UsageError
+        If a place does not exist, or URLs and paths are mixed.
+    ConfigError
+        If the scheme of a URL is not known, or its extra is not installed.
+    """
+    urls = [place for place in places if "://" in place]
+    if not urls:
+        limit = int(settings.max_packet_mb * 1e6) + 1
+        return FileSource([Path(place) for place in places], follow=follow, max_bytes=limit)
+    if len(places) > 1:
+        raise UsageError("give one URL, or any number of files and folders")
+    scheme = urls[0].split("://", 1)[0]
+    source: Source = _load(scheme).from_url(urls[0], settings, follow=follow)
+    return source
+
+
+def _load(scheme: str) -> Any:
+    """Import the class that serves a scheme, ours or a plug-in's."""
+    if scheme in SOURCES:
+        path, extra = SOURCES[scheme]
+        module, name = path.split(":")
+        try:
+            return getattr(import_module(module), name)
+        except ImportError as error:
+            raise ConfigError(
+                f"{scheme}:// needs an extra: pip install 'pitt-google-broker[{extra}]'"
+            ) from error
+    plugins = {plugin.name: plugin for plugin in entry_points(group="broker.connectors")}
+    if scheme in plugins:
+        return plugins[scheme].load()
+    known = ", ".join(f"{name}://" for name in sorted({*SOURCES, *plugins}))
+    raise ConfigError(f"nothing reads {scheme}:// places; known: files, folders {known}".rstrip())
