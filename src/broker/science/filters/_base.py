@@ -7,7 +7,7 @@ import polars as pl
 
 MAX_CUTS = 32
 # The name under which an expression finds the alert itself, as a struct.
-WHOLE_ALERT = "*"
+WHOLE_ALERT = "(alert)"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def paths_of(schema: pl.Schema) -> set[str]:
     --------
     >>> schema = pl.Schema({"history": pl.List(pl.Struct({"jd": pl.Float64}))})
     >>> sorted(paths_of(schema))
-    ['*', 'history', 'history.jd']
+    ['(alert)', 'history', 'history.jd']
     """
     return {WHOLE_ALERT, *(path for name, kind in schema.items() for path in _paths(name, kind))}
 
@@ -221,7 +221,7 @@ def within(name: str, path: str, threshold: float, unit: str, reference: str) ->
 
 def no_flag(name: str, record: str, flags: tuple[str, ...], reference: str) -> Cut:
     """Make the cut that no flag of `flags` is set; its value lists those that are."""
-    columns = {flag: column(f"{record}.{flag}") for flag in flags}
+    columns = {flag: column(f"{record}.{flag}").cast(pl.Boolean) for flag in flags}
     raised = [pl.when(is_set).then(pl.lit(flag)) for flag, is_set in columns.items()]
     return Cut(
         name,
@@ -252,8 +252,9 @@ def largest_gap(trigger: pl.Expr, history: pl.Expr) -> pl.Expr:
         only; null where fewer than two times are left.
     """
     empty = pl.lit([], dtype=pl.List(pl.Float64))
-    times = pl.concat_list(trigger, history.fill_null(empty)).list.drop_nulls().list.sort()
-    return (times.list.diff(null_behavior="drop").list.max() * 1440.0).round(4)
+    times = pl.concat_list(trigger, history.fill_null(empty)).list.drop_nulls()
+    ordered = times.list.eval(pl.element().sort())
+    return (ordered.list.diff(null_behavior="drop").list.max() * 1440.0).round(4)
 
 
 def not_moving(gap: pl.Expr, what: str) -> Cut:

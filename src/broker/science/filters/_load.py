@@ -56,8 +56,8 @@ def plugin_filters() -> list[Filter]:
     return list(itertools.chain.from_iterable(found))
 
 
-def _several(offered: Filter | Iterable[Filter]) -> list[Filter]:
-    return [offered] if isinstance(offered, Filter) else list(offered)
+def _several(offered: Any) -> list[Filter]:
+    return list(offered) if isinstance(offered, list | tuple) else [offered]
 
 
 def _load(path: Path) -> list[Filter]:
@@ -75,9 +75,9 @@ def _load(path: Path) -> list[Filter]:
 def _python_filters(text: str, path: Path) -> list[Filter]:
     module = _run(text, path)
     if hasattr(module, "FILTERS") or hasattr(module, "FILTER"):
-        filters = _several(getattr(module, "FILTERS", None) or module.FILTER)
-        if all(isinstance(one, Filter) for one in filters):
-            return filters
+        offered = getattr(module, "FILTERS", None) or module.FILTER
+        if all(isinstance(one, Filter) for one in _several(offered)):
+            return _several(offered)
         raise UsageError(f"{path}: FILTER must be a broker.science.filters.Filter")
     if callable(passes := getattr(module, "passes", None)):
         return [_from_predicate(passes, module, path)]

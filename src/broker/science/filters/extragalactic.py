@@ -40,8 +40,7 @@ def positive(isdiffpos: pl.Expr) -> pl.Expr:
 
 
 def _listed(path: str, keep: pl.Expr, time: str) -> pl.Expr:
-    # Element by element and without a filter inside, polars does the whole batch in one go.
-    return column(path).list.eval(pl.when(keep).then(pl.element().struct.field(time)))
+    return column(path).list.eval(pl.element().struct.field(time).filter(keep))
 
 
 def _not_moving_candidate() -> Cut:
