@@ -68,7 +68,7 @@ def is_extragalactic(alert: dict[str, Any]) -> bool:
     """Judge extragalactic transients with dicts."""
     c = alert["candidate"]
     epochs = [c, *(alert["prv_candidates"] or [])]
-    times = sorted(e["jd"] for e in epochs if e["isdiffpos"] in ("t", "1"))
+    times = sorted(e["jd"] for e in epochs if e.get("isdiffpos") in ("t", "1"))
     gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
     far = c["distpsnr1"] in (None, -999.0) or c["distpsnr1"] > 1.5
     return (

@@ -43,9 +43,11 @@ def _listed(path: str, keep: pl.Expr, time: str) -> pl.Expr:
     return column(path).list.eval(pl.element().struct.field(time).filter(keep))
 
 
-def _not_moving_candidate() -> Cut:
-    element = pl.element().struct.field("isdiffpos")
-    history = _listed("prv_candidates", positive(element), "jd")
+def _not_moving_candidate(has_history: bool) -> Cut:
+    history = pl.lit(None, dtype=pl.List(pl.Float64))
+    if has_history:
+        sign = pl.element().struct.field("isdiffpos")
+        history = _listed("prv_candidates", positive(sign), "jd")
     trigger = pl.when(positive(column("candidate.isdiffpos"))).then(column("candidate.jd"))
     return not_moving(largest_gap(trigger, history), "in positive subtractions")
 
@@ -81,22 +83,20 @@ def _no_ssobject_candidate() -> Cut:
     )
 
 
-def _candidate() -> Variant:
+def _candidate(has_history: bool) -> Variant:
     sign = column("candidate.isdiffpos")
-    fields = ("isdiffpos", "jd", "distpsnr1", "sgscore1", "ssdistnr")
+    history = ("prv_candidates.jd", "prv_candidates.isdiffpos") if has_history else ()
     return Variant(
-        requires=(
-            *(f"candidate.{name}" for name in fields),
-            "prv_candidates.jd",
-            "prv_candidates.isdiffpos",
-        ),
+        requires=history,
         cuts=(
             Cut("is_positive_sub", sign, positive(sign), "t or 1", "==", "", _RECIPE),
             _no_star(),
-            _not_moving_candidate(),
+            _not_moving_candidate(has_history),
             _no_ssobject_candidate(),
         ),
-        note="The history is sorted by time first; gaps are between consecutive detections.",
+        note="The history is sorted by time first; gaps are between consecutive detections."
+        if has_history
+        else "The history lists no detections, so the alert counts as a single one.",
     )
 
 
@@ -200,7 +200,8 @@ FILTER = Filter(
     topic="exgalac_trans",
     summary="Brighter than the reference, not a known star, not a moving object.",
     variants=(
-        _candidate(),
+        _candidate(has_history=True),
+        _candidate(has_history=False),
         _everything(),
         _dia_source("isNegative"),
         _dia_source("is_negative"),
