@@ -1,0 +1,245 @@
+"""Decode many payloads at once: one frame for each schema they were written with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from broker.errors import DecodeError, MissingFieldError, PacketError
+from broker.surveys.avro import AvroSchema, ColumnDecoder, Decoded
+from broker.surveys.registry import SchemaResolver
+from broker.surveys.routing import Group, Router
+from broker.surveys.rows import lists_field
+from broker.surveys.shipped import field_paths
+from broker.surveys.survey import Survey
+
+# Beyond this many writer schemas in one process, their decoders are made anew.
+_MOST_DECODERS = 64
+_UNKNOWN_VERSION = "unknown"
+_KEYS = ("object_id", "source_id", "ra", "dec", "mjd")
+
+_DECODERS: dict[str, ColumnDecoder] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class AlertFrame:
+    """Alerts of one batch that were written with one schema.
+
+    Attributes
+    ----------
+    survey : Survey
+    schema : AvroSchema
+        The writer's schema.
+    schema_version : str
+        As message attributes name it.
+    index : array of int64, shape (rows,)
+        Which payload each row comes from.
+    rows : polars.DataFrame
+        Nested rows in the survey's own words, without cutouts.
+    blobs : dict
+        Offset and length of each cutout in the decoded datum, by path.
+    keys : polars.DataFrame
+        ``object_id, source_id, ra, dec`` [deg], ``mjd`` [d, in the survey's time scale] and
+        ``n_previous``, the number of earlier detections in the packet.
+    prefixes : sequence of bytes
+        Container headers that payloads share.
+    prefix_index : array of int32, shape (rows,)
+        Which of them each row's payload starts with, -1 for none.
+    """
+
+    survey: Survey
+    schema: AvroSchema
+    schema_version: str
+    index: NDArray[np.int64]
+    rows: pl.DataFrame
+    blobs: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    keys: pl.DataFrame
+    prefixes: Sequence[bytes] = ()
+    prefix_index: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @property
+    def attributes(self) -> pl.DataFrame:
+        """Message attributes that come from the packet: ids, version, earlier detections."""
+        return pl.concat([_id_attributes(self.survey, self.rows), self._labels], how="horizontal")
+
+    @property
+    def _labels(self) -> pl.DataFrame:
+        version = pl.lit(self.schema_version).alias("schema_version")
+        return self.keys.select(version, n_previous_detections="n_previous")
+
+    def select(self, mask: NDArray[np.bool_]) -> "AlertFrame":
+        """Return the rows where `mask` holds."""
+        if bool(mask.all()):
+            return self
+        kept = pl.Series(mask)
+        return replace(
+            self,
+            index=self.index[mask],
+            rows=self.rows.filter(kept),
+            blobs={path: (spot[0][mask], spot[1][mask]) for path, spot in self.blobs.items()},
+            keys=self.keys.filter(kept),
+            prefix_index=self.prefix_index[mask],
+        )
+
+
+def decode_batch(
+    payloads: Sequence[bytes],
+    survey: Survey | None = None,
+    *,
+    schema: AvroSchema | None = None,
+    resolver: SchemaResolver | None = None,
+) -> tuple[list[AlertFrame], dict[int, PacketError]]:
+    """Decode payloads of any format into columns.
+
+    Parameters
+    ----------
+    payloads : sequence of bytes
+        As received; formats and schema versions may be mixed.
+    survey : Survey, optional
+        Whose alerts are expected; another survey's are errors. None accepts all.
+    schema : AvroSchema, optional
+        Writer's schema of bare datums.
+    resolver : SchemaResolver, optional
+        Finds the schemas of numbered packets; by default the shipped ones only.
+
+    Returns
+    -------
+    frames : list of AlertFrame
+        The alerts; every payload is in one of them or in `errors`.
+    errors : dict
+        Why a payload gave no alert, by its index. A payload of several records with one bad
+        record is an error as a whole.
+    """
+    router = Router(survey, schema, resolver or SchemaResolver())
+    for number, payload in enumerate(payloads):
+        router.add(number, payload)
+    errors = router.errors
+    frames: list[AlertFrame] = []
+    for group in router.groups:
+        frames += _decode_group(group, errors)
+    return [frame for frame in frames if len(frame.index)], errors
+
+
+def _decode_group(group: Group, errors: dict[int, PacketError]) -> list[AlertFrame]:
+    """Decode with the first schema that fits; what fits none becomes an error."""
+    frames: list[AlertFrame] = []
+    reasons: dict[int, str] = {}
+    for schema in group.schemas:
+        decoded = _decoder(schema).decode(group.payloads, group.starts, group.framing)
+        frames += _frames(group, schema, decoded, errors)
+        for position, reason in decoded.errors.items():
+            reasons[position] = f"{reasons.get(position, '')}{schema.name}: {reason}; "
+        group = group.subset(sorted(decoded.errors))
+        reasons = {new: reasons[old] for new, old in enumerate(sorted(decoded.errors))}
+        if not group.payloads:
+            break
+    for position, number in enumerate(group.numbers):
+        errors[number] = DecodeError(reasons[position].rstrip("; "))
+    return frames
+
+
+def _frames(
+    group: Group, schema: AvroSchema, decoded: Decoded, errors: dict[int, PacketError]
+) -> list[AlertFrame]:
+    whole = ~np.isin(decoded.rows, list(decoded.errors))
+    if not whole.any():
+        return []
+    numbers = np.asarray(group.numbers, np.int64)[decoded.rows]
+    prefix_index = np.asarray(group.prefix_index, np.int32)[decoded.rows]
+    keys = _keys(group.survey, decoded.frame)
+    frame = AlertFrame(
+        group.survey,
+        schema,
+        group.version or group.survey.version_of(schema),
+        numbers,
+        decoded.frame,
+        decoded.blobs,
+        keys,
+        group.prefixes,
+        prefix_index,
+    ).select(whole)
+    return _by_version(_without_incomplete(frame, errors))
+
+
+def _decoder(schema: AvroSchema) -> ColumnDecoder:
+    if schema.fingerprint not in _DECODERS:
+        if len(_DECODERS) >= _MOST_DECODERS:
+            _DECODERS.clear()
+        _DECODERS[schema.fingerprint] = ColumnDecoder(schema)
+    return _DECODERS[schema.fingerprint]
+
+
+def _keys(survey: Survey, rows: pl.DataFrame) -> pl.DataFrame:
+    words, schema = survey.schema_map, rows.schema
+
+    def number(key: str) -> pl.Expr:
+        return words.expression(key, schema).cast(pl.Float64).fill_nan(None).alias(key)
+
+    return rows.select(
+        words.expression("objectid", schema).cast(survey.object_id_type).alias("object_id"),
+        words.expression("sourceid", schema).cast(pl.Int64, strict=False).alias("source_id"),
+        number("ra"),
+        number("dec"),
+        number("mjd"),
+        _n_previous(survey, schema),
+    )
+
+
+def _n_previous(survey: Survey, schema: pl.Schema) -> pl.Expr:
+    """Count the detections in the history, the triggering one not counted."""
+    words = survey.schema_map
+    listed, source_id = words.get_key("prv_sources"), words.get_key("sourceid")
+    if listed is None or source_id is None or not lists_field(schema.get(listed), source_id):
+        return pl.lit(0, pl.Int32).alias("n_previous")
+    ids = pl.col(listed).list.eval(pl.element().struct.field(source_id).drop_nulls())
+    trigger = words.expression("sourceid", schema)
+    count = ids.list.len().cast(pl.Int32) - ids.list.contains(trigger).cast(pl.Int32)
+    return count.fill_null(0).alias("n_previous")
+
+
+def _without_incomplete(frame: AlertFrame, errors: dict[int, PacketError]) -> AlertFrame:
+    missing = frame.keys.select(pl.any_horizontal(pl.col(*_KEYS).is_null())).to_series().to_numpy()
+    if not missing.any():
+        return frame
+    bad = {int(number) for number in frame.index[missing]}
+    lacks = frame.keys.filter(pl.Series(missing)).select(_KEYS)
+    for number, row in zip(frame.index[missing], lacks.iter_rows(named=True), strict=True):
+        names = ", ".join(name for name, value in row.items() if value is None)
+        errors[int(number)] = MissingFieldError(f"the {frame.survey.name} alert has no {names}")
+    return frame.select(~np.isin(frame.index, list(bad)))
+
+
+def _by_version(frame: AlertFrame) -> list[AlertFrame]:
+    """Label rows whose schema names no version by what the packets themselves say."""
+    if frame.schema_version:
+        return [frame]
+    survey = frame.survey
+    stated = frame.rows.select(
+        survey.schema_map.expression("schema_version", frame.rows.schema).cast(pl.String)
+    ).to_series()
+    frames = []
+    for value in stated.unique():
+        mask = (stated.is_null() if value is None else stated == value).to_numpy()
+        version = survey.version_label(value) if value else _alike(survey, frame.schema)
+        frames.append(replace(frame.select(mask), schema_version=version))
+    return frames
+
+
+def _alike(survey: Survey, schema: AvroSchema) -> str:
+    paths = field_paths(schema.definition, depth=2)
+    return survey.schemas.most_alike(paths) or _UNKNOWN_VERSION
+
+
+def _id_attributes(survey: Survey, rows: pl.DataFrame) -> pl.DataFrame:
+    """One column for each alternative of the object's id that is in use, and the detection's."""
+    words, columns = survey.schema_map, []
+    taken: pl.Expr = pl.lit(False)
+    for name in dict.fromkeys(spot.attribute for spot in words.locations("objectid")):
+        one = words.expression("objectid", rows.schema, attribute=name)
+        columns.append(pl.when(~taken).then(one).alias(name))
+        taken = taken | one.is_not_null()
+    columns.append(words.expression("sourceid", rows.schema).alias(survey.id_attributes[1]))
+    found = rows.select(columns)
+    return found.select(name for name in found.columns if found[name].null_count() < len(found))

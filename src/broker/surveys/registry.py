@@ -1,0 +1,166 @@
+"""Schemas by number: shipped with us, kept from before, or asked of a registry."""
+
+import hashlib
+import json
+import logging
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from broker.errors import (
+    ConfigError,
+    NotFoundError,
+    ServiceError,
+    TransientError,
+    UnknownSchemaError,
+)
+from broker.surveys.avro import AvroSchema
+from broker.surveys.shipped import version_key
+from broker.surveys.survey import Survey
+
+_LOG = logging.getLogger(__name__)
+
+_TIMEOUT_S = 10.0
+# The largest alert schema today has 90 kB; a registry's answer is doubly encoded.
+_MOST_BYTES = 4_000_000
+
+
+class SchemaRegistry:
+    """A Confluent-compatible schema registry, its answers kept on disk.
+
+    Parameters
+    ----------
+    base_url : str
+        Address before ``/schemas/ids/<id>``; http or https.
+    cache : Path, optional
+        Folder for the answers; what is there is never asked for again.
+    timeout_s : float
+        Longest wait for an answer, in seconds.
+
+    Raises
+    ------
+    ConfigError
+        If the address is not http or https.
+    """
+
+    def __init__(
+        self, base_url: str, cache: Path | None = None, timeout_s: float = _TIMEOUT_S
+    ) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"schema_registry must be an http or https address, not {base_url!r}")
+        self._base_url = base_url.rstrip("/")
+        self._timeout_s = timeout_s
+        mark = hashlib.sha256(self._base_url.encode()).hexdigest()[:12]
+        self._cache = cache / "schemas" / mark if cache else None
+
+    def definition(self, id_: int) -> Any:
+        """Return the definition of a schema id.
+
+        Raises
+        ------
+        NotFoundError
+            If the registry does not know the id.
+        TransientError
+            If the registry does not answer sensibly.
+        """
+        file = self._cache / f"{id_}.json" if self._cache else None
+        if file is not None and file.is_file():
+            return json.loads(file.read_text())
+        definition = self._ask(id_)
+        if file is not None:
+            _write_whole(file, json.dumps(definition))
+        return definition
+
+    def _ask(self, id_: int) -> Any:
+        url = f"{self._base_url}/schemas/ids/{id_}"
+        try:
+            with urllib.request.urlopen(url, timeout=self._timeout_s) as answer:  # noqa: S310
+                return json.loads(json.loads(answer.read(_MOST_BYTES))["schema"])
+        except urllib.error.HTTPError as error:
+            with error:
+                kind = NotFoundError if error.code == 404 else TransientError
+                raise kind(f"the schema registry answers {error.code} for id {id_}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TransientError(
+                f"the schema registry gives no schema for id {id_}: {error}"
+            ) from error
+
+
+@dataclass
+class SchemaResolver:
+    """Finds the schema of a numbered packet; remembers what it found.
+
+    Ids are ``100 * major + minor``. The order is: shipped, kept or asked of the registry, the
+    nearest shipped minor version of the same major one (with a warning, once an id).
+    """
+
+    registry: SchemaRegistry | None = None
+    _found: dict[tuple[str, int], AvroSchema] = field(default_factory=dict, repr=False)
+
+    def by_id(self, survey: Survey, id_: int) -> AvroSchema:
+        """Return the schema of a numbered packet of a survey.
+
+        Raises
+        ------
+        UnknownSchemaError
+            If no schema of that major version is known; says what to do.
+        """
+        key = (survey.name, id_)
+        if key not in self._found:
+            self._found[key] = self._find(survey, id_)
+        return self._found[key]
+
+    def _find(self, survey: Survey, id_: int) -> AvroSchema:
+        wanted = divmod(id_, 100)
+        versions = {version_key(name)[:2]: name for name in survey.schemas.versions}
+        if wanted in versions:
+            return _shipped(survey, versions[wanted])
+        asked, why = self._ask(survey, id_)
+        if asked is not None:
+            return asked
+        near = [version for version in versions if version[0] == wanted[0]]
+        if not near:
+            raise UnknownSchemaError(_what_to_do(survey, id_, why))
+        nearest = min(near, key=lambda version: (abs(version[1] - wanted[1]), version[1]))
+        _LOG.warning(
+            "schema %d.%d of %s is not known (%s); reading its alerts with %s",
+            *(*wanted, survey.name, why, versions[nearest]),
+        )
+        return _shipped(survey, versions[nearest])
+
+    def _ask(self, survey: Survey, id_: int) -> tuple[AvroSchema | None, str]:
+        if self.registry is None:
+            return None, "no schema registry is set"
+        try:
+            schema = AvroSchema.parse(self.registry.definition(id_))
+        except ServiceError as error:
+            return None, str(error)
+        if not survey.recognises(schema):
+            return None, f"the registry's schema {id_} is {schema.name}"
+        return schema, ""
+
+
+def _shipped(survey: Survey, version: str) -> AvroSchema:
+    schema = survey.schemas.get(version)
+    if schema is None:
+        raise UnknownSchemaError(f"schema {version} of {survey.name} is gone from its folder")
+    return schema
+
+
+def _what_to_do(survey: Survey, id_: int, why: str) -> str:
+    major, minor = divmod(id_, 100)
+    known = ", ".join(survey.schemas.versions) or "none"
+    return (
+        f"schema id {id_} (version {major}.{minor}) of {survey.name} is not known; shipped are "
+        f"{known}, and {why}. Set schema_registry to the survey's registry, or add the "
+        f"definition with: pgb schemas add FOLDER --survey {survey.name}"
+    )
+
+
+def _write_whole(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(file)

@@ -1,0 +1,245 @@
+"""Sort payloads into groups that one decoder call can take."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import fastavro
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.errors import DecodeError, PacketError, UnknownSchemaError
+from broker.surveys.avro import AvroSchema, ContainerHeader, decode_container, read_header
+from broker.surveys.envelope import FRAME_BYTES, Format, format_of, schema_id, unzip
+from broker.surveys.json_packets import encode_json, json_schema, load_json, survey_of
+from broker.surveys.known import SURVEYS
+from broker.surveys.registry import SchemaResolver
+from broker.surveys.survey import Survey
+
+
+@dataclass
+class Group:
+    """Payloads that are decoded together.
+
+    `schemas` are tried in order; `numbers` are the payloads' places in the batch.
+    """
+
+    survey: Survey
+    schemas: tuple[AvroSchema, ...]
+    framing: str
+    version: str = ""
+    numbers: list[int] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    prefixes: list[bytes] = field(default_factory=list)
+    prefix_index: list[int] = field(default_factory=list)
+
+    def add(self, number: int, payload: bytes, offset: int, prefix: int = -1) -> None:
+        """Append a payload whose datum or first block starts at `offset`."""
+        self.numbers.append(number)
+        self.payloads.append(payload)
+        self.offsets.append(offset)
+        self.prefix_index.append(prefix)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where decoding starts in each payload."""
+        return np.asarray(self.offsets, np.int64)
+
+    def subset(self, positions: Sequence[int]) -> "Group":
+        """Return the payloads at some positions."""
+
+        def take(values: list[int]) -> list[int]:
+            return [values[position] for position in positions]
+
+        return Group(
+            self.survey,
+            self.schemas,
+            self.framing,
+            self.version,
+            take(self.numbers),
+            [self.payloads[position] for position in positions],
+            take(self.offsets),
+            self.prefixes,
+            take(self.prefix_index),
+        )
+
+
+@dataclass
+class _Seen:
+    """A container header met in this batch, and where its packets go."""
+
+    prefix: bytes
+    length: int
+    group: Group
+    number: int
+
+
+class Router:
+    """Finds for each payload its format, survey and schema; keeps what cannot be used.
+
+    Payloads with the header of the one before, which is the rule, cost one comparison.
+    """
+
+    def __init__(
+        self, survey: Survey | None, schema: AvroSchema | None, resolver: SchemaResolver
+    ) -> None:
+        self.errors: dict[int, PacketError] = {}
+        self._survey = survey
+        self._schema = schema
+        self._resolver = resolver
+        self._wire = survey.wire if survey else ""
+        self._groups: dict[tuple[str, ...], Group] = {}
+        self._seen: dict[bytes, _Seen] = {}
+        self._last: _Seen | None = None
+
+    @property
+    def groups(self) -> Iterable[Group]:
+        """The groups so far."""
+        return list(self._groups.values())
+
+    def add(self, number: int, payload: bytes) -> None:
+        """Put a payload into its group, or its error into `errors`."""
+        last = self._last
+        if last is not None and payload.startswith(last.prefix):
+            last.group.add(number, payload, last.length, last.number)
+            return
+        try:
+            self._route(number, payload, format_of(payload, self._wire), as_sent=True)
+        except PacketError as error:
+            self.errors[number] = error
+
+    def _route(self, number: int, payload: bytes, found: Format, as_sent: bool) -> None:
+        if not payload:
+            raise DecodeError("the payload is empty")
+        if found is Format.GZIP:
+            inner = unzip(payload)
+            self._route(number, inner, format_of(inner, self._wire), as_sent=False)
+        elif found is Format.CONTAINER:
+            self._container(number, payload, as_sent)
+        elif found is Format.CONFLUENT:
+            self._confluent(number, payload)
+        elif found is Format.JSON:
+            self._json(number, payload)
+        else:
+            self._bare(number, payload)
+
+    def _container(self, number: int, payload: bytes, as_sent: bool) -> None:
+        header = read_header(payload)
+        survey = survey_of_schema(header.schema, self._survey)
+        if header.codec != "null":
+            self._recoded(number, payload, header, survey)
+            return
+        seen = self._seen.get(header.prefix)
+        if seen is None:
+            group = self._group(survey, (header.schema,), "container")
+            group.prefixes.append(header.prefix)
+            seen = _Seen(header.prefix, header.length, group, len(group.prefixes) - 1)
+            self._seen[header.prefix] = seen
+        seen.group.add(number, payload, seen.length, seen.number if as_sent else -1)
+        self._last = seen if as_sent else self._last
+
+    def _recoded(
+        self, number: int, payload: bytes, header: ContainerHeader, survey: Survey
+    ) -> None:
+        """Take a compressed container apart; its records go on as bare datums."""
+        group = self._group(survey, (header.schema,), "bare")
+        bodies = [_encode(record, header.schema) for record in decode_container(payload)]
+        if not bodies:
+            raise DecodeError("the container holds no record")
+        for body in bodies:
+            group.add(number, body, 0)
+
+    def _confluent(self, number: int, payload: bytes) -> None:
+        survey, schema = numbered_schema(schema_id(payload), self._survey, self._resolver)
+        self._group(survey, (schema,), "bare").add(number, payload, FRAME_BYTES)
+
+    def _json(self, number: int, payload: bytes) -> None:
+        packet = load_json(payload)
+        survey = survey_of(packet, self._survey)
+        schema, version = json_schema(packet, survey)
+        group = self._group(survey, (schema,), "bare", version)
+        group.add(number, encode_json(packet, schema), 0)
+
+    def _bare(self, number: int, payload: bytes) -> None:
+        survey, schemas = bare_schemas(self._survey, self._schema)
+        group = self._group(survey, schemas, "bare")
+        group.add(number, payload, 0)
+
+    def _group(
+        self, survey: Survey, schemas: tuple[AvroSchema, ...], framing: str, version: str = ""
+    ) -> Group:
+        key = (survey.name, framing, version, *(str(schema.fingerprint) for schema in schemas))
+        if key not in self._groups:
+            self._groups[key] = Group(survey, schemas, framing, version)
+        return self._groups[key]
+
+
+def survey_of_schema(schema: AvroSchema, expected: Survey | None = None) -> Survey:
+    """Return the survey whose alerts a schema describes.
+
+    Raises
+    ------
+    DecodeError
+        If it is none, or not `expected`.
+    """
+    if expected is not None and expected.recognises(schema):
+        return expected
+    found = next((one for one in SURVEYS.values() if one.recognises(schema)), None)
+    if found is None:
+        raise DecodeError(f"record {schema.name} is valid Avro, but no alert of a known survey")
+    if expected is not None:
+        raise DecodeError(
+            f"record {schema.name} is an alert of {found.name}, not of {expected.name}"
+        )
+    return found
+
+
+def numbered_schema(
+    id_: int, survey: Survey | None, resolver: SchemaResolver
+) -> tuple[Survey, AvroSchema]:
+    """Return survey and schema of a Confluent frame.
+
+    Raises
+    ------
+    UnknownSchemaError
+        If no survey has such a schema.
+    """
+    if survey is not None:
+        return survey, resolver.by_id(survey, id_)
+    reasons = []
+    for one in SURVEYS.values():
+        if one.wire == "confluent":
+            try:
+                return one, resolver.by_id(one, id_)
+            except UnknownSchemaError as error:
+                reasons.append(str(error))
+    raise UnknownSchemaError("; ".join(reasons))
+
+
+def bare_schemas(
+    survey: Survey | None, schema: AvroSchema | None
+) -> tuple[Survey, tuple[AvroSchema, ...]]:
+    """Return survey and the schemas to try on a bare datum, newest first.
+
+    Raises
+    ------
+    DecodeError
+        If there is nothing to go by.
+    """
+    if schema is not None:
+        return survey_of_schema(schema, survey), (schema,)
+    if survey is None or survey.wire != "bare":
+        whose = f"{survey.name} sends no bare datums" if survey else "no survey is given"
+        raise DecodeError(
+            f"no known format: neither Avro container, Confluent frame, gzip nor JSON; as a bare "
+            f"Avro datum it needs a named schema ({whose})"
+        )
+    found = (survey.schemas.get(version) for version in survey.schemas.versions)
+    return survey, tuple(one for one in found if one is not None)
+
+
+def _encode(record: object, schema: AvroSchema) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema.fastavro, record)
+    return out.getvalue()

@@ -1,0 +1,65 @@
+"""Flat rows of detections from nested rows of alerts, described as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """Which columns a survey's table of detections has.
+
+    Parameters
+    ----------
+    record : str
+        The record of the triggering detection; its fields become columns.
+    top : tuple of str or None
+        Fields of the packet that come first; None takes all that are no record or list.
+    drop : tuple of str
+        Fields of `record` that are left out.
+    rename : mapping
+        New names of fields of `record`.
+    joined : tuple of str, optional
+        ``(list, field, column)``: `column` is the comma-joined non-null `field` of `list`,
+        null where the list is.
+    """
+
+    record: str = ""
+    top: tuple[str, ...] | None = ()
+    drop: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    joined: tuple[str, str, str] | None = None
+
+    def rows(self, alerts: pl.DataFrame) -> pl.DataFrame:
+        """Return one flat row for each nested row."""
+        dtype = alerts.schema.get(self.record)
+        inner = list(dict(dtype)) if isinstance(dtype, pl.Struct) else []
+        record = pl.col(self.record).struct
+        columns = [pl.col(name) for name in self._top_fields(alerts)]
+        columns += [
+            record.field(name).alias(self.rename.get(name, name))
+            for name in inner
+            if name not in self.drop
+        ]
+        if self.joined:
+            columns.append(_joined(alerts.schema, *self.joined))
+        return alerts.select(columns)
+
+    def _top_fields(self, alerts: pl.DataFrame) -> list[str]:
+        if self.top is None:
+            return [name for name, dtype in alerts.schema.items() if not dtype.is_nested()]
+        return [name for name in self.top if name in alerts.columns]
+
+
+def lists_field(dtype: pl.DataType | None, name: str) -> bool:
+    """Tell whether a column is a list of records that have a field `name`."""
+    inner = dtype.inner if isinstance(dtype, pl.List) else None
+    return isinstance(inner, pl.Struct) and name in dict(inner)
+
+
+def _joined(schema: pl.Schema, listed: str, inner: str, column: str) -> pl.Expr:
+    if not lists_field(schema.get(listed), inner):
+        return pl.lit(None, pl.String).alias(column)
+    ids = pl.element().struct.field(inner).drop_nulls().cast(pl.String)
+    return pl.col(listed).list.eval(ids).list.join(",").alias(column)
