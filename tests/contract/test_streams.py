@@ -1,7 +1,7 @@
 """Every stream of ours keeps the contract."""
 
-import resource
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from broker.connectors.streams.memory import MemoryStream
 from broker.connectors.streams.segment import SegmentLog
 from broker.errors import BrokerError
 from broker.ports import BatchKey, Messages, Stream
+from broker.testing.full_disk import file_size_limit
 from broker.testing.stream_contract import (
     Clock,
     FailingStream,
@@ -28,13 +29,8 @@ class _FullDisk:
         self._limits = [500]
 
     def publish(self, topic: str, messages: Messages, key: BatchKey) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if self._limits:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self._limits.pop(), hard))
-        try:
+        with file_size_limit(self._limits.pop()) if self._limits else nullcontext():
             self._stream.publish(topic, messages, key)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

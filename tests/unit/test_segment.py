@@ -1,8 +1,5 @@
 """The durable log: prefixes, rolling, torn tails, damage, full disks."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +11,8 @@ from hypothesis import strategies as st
 from broker.connectors.streams.segment import Partition, SegmentLog, SegmentWriter
 from broker.errors import NotFoundError, ServiceError, TransientError, UsageError
 from broker.ports import BatchKey, Messages
+from broker.testing.full_disk import file_size_limit
 from broker.testing.stream_contract import batch
-
-
-@contextmanager
-def file_size_limit(limit: int) -> Iterator[None]:
-    """Make every write beyond `limit` bytes of a file fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

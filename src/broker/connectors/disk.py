@@ -2,9 +2,12 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import polars as pl
 
 from broker.errors import ServiceError, TransientError, UsageError
 
@@ -31,12 +34,23 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL or "os error 28" in str(error) or "os error 27" in str(error):
+    except (OSError, pl.exceptions.PolarsError) as error:
+        number = _errno(error)
+        if number in _FULL:
             raise TransientError(f"disk full: could not write {path}: {error}") from error
-        if error.errno in _DENIED or isinstance(error, PermissionError):
-            raise UsageError(f"{path} cannot be used: {error.strerror or error}") from error
+        if number in _DENIED:
+            raise UsageError(f"{path} cannot be used: {error}") from error
+        if number is None:
+            raise
         raise ServiceError(f"the disk failed at {path}: {error}") from error
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the system's number of an error, which Polars has in its text only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 def flush_folder(folder: Path) -> None:
