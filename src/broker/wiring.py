@@ -22,8 +22,13 @@ from broker.pipeline.ledger import Ledger
 from broker.pipeline.runner import Limits, Pipeline, Sinks
 from broker.ports import Source
 from broker.science.filters import FILTERS, Filter, load_user_filters
-from broker.surveys import DEFAULT_SURVEY, Survey, get_survey
-from broker.surveys.registry import SchemaRegistry, SchemaResolver
+from broker.surveys import (
+    DEFAULT_SURVEY,
+    SchemaRegistry,
+    SchemaResolver,
+    Survey,
+    get_survey,
+)
 
 SOURCES: Mapping[str, tuple[str, str]] = {}
 """Scheme of a place -> class path of its source and the extra that installs it."""
@@ -81,10 +86,8 @@ class Broker:
     @cached_property
     def archive(self) -> AlertArchive:
         """The stored packets."""
-        topic = self.instance.name("alerts")
-        return AlertArchive(
-            self.ledger, self.survey, lambda worker: self.stream.journal(topic, worker)
-        )
+        packets = self.stream.log(self.instance.name("alerts"))
+        return AlertArchive(self.ledger, self.survey, packets)
 
     @cached_property
     def resolver(self) -> SchemaResolver:
@@ -97,8 +100,8 @@ class Broker:
         """Make the pipeline of this worker."""
         settings = self.settings
         sinks = Sinks(
-            self.stream.journal(self.instance.name("alerts")),
-            self.stream.journal(self.instance.name("deadletters")),
+            self.stream.log(self.instance.name("alerts")),
+            self.stream.log(self.instance.name("deadletters")),
             self.stream,
             self.tables,
         )

@@ -1,6 +1,6 @@
 """Every stored packet by the id of its alert or object, read from the journals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from broker.surveys import Survey, open_alert
 
 
 class PacketReader(Protocol):
-    """Reads one packet out of a journal."""
+    """Reads one packet out of the journals of all workers."""
 
     def message(self, key: BatchKey, row: int) -> bytes:
         """Return the packet of a row of a batch, as sent."""
@@ -29,13 +29,13 @@ class AlertArchive:
         Knows where each packet lies.
     survey : Survey
         How the packets are written.
-    journal_of : callable
-        Returns the reader of a worker's journal.
+    journal : PacketReader
+        The packets of all workers.
     """
 
     ledger: Ledger
     survey: Survey
-    journal_of: Callable[[str], PacketReader]
+    journal: PacketReader
 
     def source_ids(self, text: str) -> list[int]:
         """Return the ids of the alerts meant by the id of an alert or of an object.
@@ -65,7 +65,7 @@ class AlertArchive:
         location = self.ledger.locate([source_id]).get(source_id)
         if location is None:
             raise NotFoundError(f"no stored alert has the id {source_id}")
-        return self.journal_of(location.key.worker).message(location.key, location.row)
+        return self.journal.message(location.key, location.row)
 
     def alert(self, source_id: int) -> Alert:
         """Open a stored alert."""

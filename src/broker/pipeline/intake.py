@@ -1,7 +1,7 @@
 """From a batch of payloads to alerts with their origins; what cannot be used is a reject."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from broker.errors import DecodeError, PacketError
 from broker.pipeline.ledger import Claim, Intake
 from broker.ports import SourceBatch
-from broker.surveys import AlertFrame, Survey, decode_batch, split_payload
-from broker.surveys.registry import SchemaResolver
+from broker.surveys import AlertFrame, SchemaResolver, Survey, decode_batch, split_container
 
 MAX_REJECT_BYTES = 1 << 20
 """Of a rejected payload so much is kept; nothing this large was ever an alert packet."""
@@ -94,7 +93,7 @@ def new_alerts(arrival: Arrival, claim: Claim) -> list[NewAlerts]:
         new = claim.new[start : start + len(frame.index)]
         start += len(frame.index)
         if new.any():
-            frame = frame if new.all() else select(frame, new)
+            frame = frame.select(new)
             payloads = [arrival.batch.payloads[i] for i in frame.index.tolist()]
             kept.append(NewAlerts(frame, payloads, arrival.batch.origins[frame.index]))
     return kept
@@ -111,20 +110,8 @@ def new_rejects(arrival: Arrival, claim: Claim) -> list[Reject]:
     ]
 
 
-def select(frame: AlertFrame, keep: NDArray[np.bool_]) -> AlertFrame:
-    """Keep some of a frame's alerts."""
-    return replace(
-        frame,
-        index=frame.index[keep],
-        rows=frame.rows.filter(keep),
-        keys=frame.keys.filter(keep),
-        blobs={path: (at[keep], size[keep]) for path, (at, size) in frame.blobs.items()},
-        prefix_index=frame.prefix_index[keep],
-    )
-
-
 def _without(frame: AlertFrame, payloads: Mapping[int, object]) -> AlertFrame:
-    return select(frame, ~np.isin(frame.index, list(payloads)))
+    return frame.select(~np.isin(frame.index, list(payloads)))
 
 
 def _repeated(index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -134,7 +121,7 @@ def _repeated(index: NDArray[np.int64]) -> NDArray[np.int64]:
 def _split(batch: SourceBatch, several: Sequence[int]) -> SourceBatch:
     """Give each alert of a payload that holds several a payload of its own."""
     parts = [
-        split_payload(payload) if i in several else [payload]
+        split_container(payload) if i in several else [payload]
         for i, payload in enumerate(batch.payloads)
     ]
     rows = np.repeat(np.arange(len(parts)), [len(part) for part in parts])

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from broker.alerts.convert import to_json_bytes
-from broker.alerts.sky import healpix_columns
+from broker.alerts.sky import healpix_ids
 from broker.instance import Instance
 from broker.pipeline.intake import MAX_REJECT_BYTES, NewAlerts, Reject
 from broker.ports import Messages
@@ -36,30 +36,16 @@ def make(alerts: NewAlerts, filters: Sequence[Filter]) -> Made:
 
 
 def _attributes(alerts: NewAlerts, verdicts: Verdicts) -> pl.DataFrame:
-    """Build the attributes of behaviour of the original broker, one column each."""
-    keys, frame = alerts.frame.keys, alerts.frame
-    object_name, source_name = frame.survey.id_attributes
-    return pl.concat(
-        [
-            alerts.origins.select(
-                pl.col("topic").alias("kafka.topic"),
-                pl.col("partition").alias("kafka.partition"),
-                pl.col("offset").alias("kafka.offset"),
-                pl.col("timestamp_ms").alias("kafka.timestamp"),
-            ),
-            keys.select(
-                pl.col("object_id").alias(object_name),
-                pl.col("source_id").alias(source_name),
-            ),
-            healpix_columns(keys["ra"], keys["dec"]),
-            keys.select(
-                pl.lit(frame.schema_version).alias("schema_version"),
-                pl.col("n_previous").alias("n_previous_detections"),
-            ),
-            verdicts.attributes(),
-        ],
-        how="horizontal",
+    """Name where each alert came from, what it is, where it lies and what the filters say."""
+    origins = alerts.origins.select(
+        pl.col("topic").alias("kafka.topic"),
+        pl.col("partition").alias("kafka.partition"),
+        pl.col("offset").alias("kafka.offset"),
+        pl.col("timestamp_ms").alias("kafka.timestamp"),
     )
+    keys = alerts.frame.keys
+    parts = [origins, alerts.frame.attributes, healpix_ids(keys["ra"], keys["dec"])]
+    return pl.concat([*parts, verdicts.attributes()], how="horizontal")
 
 
 def packets(made: Made) -> Messages:
@@ -91,9 +77,9 @@ def _as_text(attributes: pl.DataFrame) -> pl.DataFrame:
 def tables(made: Made) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield each table's name and rows."""
     frame = made.alerts.frame
-    yield "alerts", _with_extras(made, frame.survey.alerts_rows(frame.rows))
-    if (rows := frame.survey.dia_source_rows(frame.rows)) is not None:
-        yield "DIASource", _with_extras(made, rows)
+    yield "alerts", _with_extras(made, frame.survey.alerts_rows(frame))
+    if frame.survey.source_table.record:
+        yield "DIASource", _with_extras(made, frame.survey.dia_source_rows(frame))
     yield "verdicts", _verdict_rows(made)
 
 
@@ -119,7 +105,8 @@ def _verdict_rows(made: Made) -> pl.DataFrame:
 def passed(made: Made, chosen: Filter) -> Messages:
     """Return the JSON messages of the alerts that pass a filter."""
     keep = made.verdicts.passed(chosen.name)
-    rows = made.alerts.frame.survey.alerts_rows(made.alerts.frame.rows.filter(keep))
+    frame = made.alerts.frame.select(keep)
+    rows = frame.survey.alerts_rows(frame)
     return Messages(to_json_bytes(rows), made.attributes.filter(keep))
 
 
@@ -164,15 +151,25 @@ def dead_letters(rejects: Sequence[Reject], now: datetime) -> Messages:
 
 
 def count_verdicts(made: Sequence[Made], filters: Sequence[Filter]) -> dict[str, dict[str, int]]:
-    """Count, per filter, the alerts that pass, fail and cannot be decided."""
-    counts: dict[str, dict[str, int]] = {}
-    for chosen in filters:
-        total = {"pass": 0, "fail": 0, "unknown": 0}
-        for part in made:
-            for fate, count in part.verdicts.counts(chosen.name).items():
-                total[fate] += count
-        counts[f"filter {chosen.name}"] = total
-    return counts
+    """Count, per filter, the alerts that pass, fail, and of which it cannot tell."""
+    return merge_fates(
+        *(
+            {f"filter {chosen.name}": _count_verdicts(part.verdicts.frame, chosen.name)}
+            for chosen in filters
+            for part in made
+        )
+    )
+
+
+def _count_verdicts(bits: pl.DataFrame, name: str) -> dict[str, int]:
+    """Count fates; a failed cut decides, whatever is unknown of the others."""
+    passed, unknown = bits[name], bits[f"{name}.unknown"] > 0
+    return {
+        "pass": int(passed.sum()),
+        "fail": int((~passed & ~unknown).sum()),
+        "unknown": int((~passed & unknown).sum()),
+        "not applicable": passed.null_count(),
+    }
 
 
 def merge_fates(

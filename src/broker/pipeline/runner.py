@@ -26,8 +26,7 @@ from broker.pipeline import intake, products
 from broker.pipeline.ledger import Ledger, utc_now
 from broker.ports import BatchKey, Journal, Messages, Source, SourceBatch, Stream, Tables
 from broker.science.filters import Filter
-from broker.surveys import Survey, decode_batch
-from broker.surveys.registry import SchemaResolver
+from broker.surveys import SchemaResolver, Survey, decode_batch
 
 _IN_FLIGHT = 2
 """Batches between decode and close: one that is written while the next is decoded."""

@@ -75,4 +75,7 @@ def retry(as_json: bool, **flags: Any) -> None:
 
 
 def _letters(broker: Broker) -> Iterator[tuple[bytes, dict[str, str]]]:
-    return broker.stream.messages(broker.instance.name("deadletters"))
+    log = broker.stream.log(broker.instance.name("deadletters"))
+    for key in log.keys():
+        if messages := log.read(key):
+            yield from zip(messages.payloads, messages.attributes.to_dicts(), strict=True)

@@ -1,0 +1,1 @@
+"""Benchmarks: each module has a function `run` that returns ratios and figures."""

@@ -1,0 +1,187 @@
+"""The whole pipeline against decoding alone with fastavro, and its cost as the store grows."""
+
+import io
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import fastavro
+import polars as pl
+
+from broker.apps.benchmarks._packets import packets, renumbered
+from broker.config import Settings
+from broker.connectors.sources.generated import GeneratedSource
+from broker.pipeline import intake, products
+from broker.pipeline.ledger import utc_now
+from broker.ports import SourceBatch
+from broker.science.filters import FILTERS, Cut, Filter, Variant
+from broker.surveys import decode_batch
+from broker.wiring import Broker
+
+USER_FILTERS = 20
+_FASTAVRO_SAMPLE = 200
+
+
+def run(place: Path | None = None, rounds: int = 5, alerts: int = 4096) -> dict[str, Any]:
+    """Measure; every time is CPU time of the process, all threads, per alert.
+
+    Parameters
+    ----------
+    place : Path, optional
+        Folder of real packets; generated ones by default.
+    rounds : int
+        Rounds in which pipeline and rival take turns; medians are reported.
+    alerts : int
+        Alerts per round.
+    """
+    sample = packets(place)
+    with _broker() as broker:
+        _pipeline_us(broker, sample, 512, -1)
+        ours, theirs = [], []
+        for number in range(rounds):
+            ours.append(_pipeline_us(broker, sample, alerts, number))
+            theirs.append(_fastavro_us(sample))
+        stages = _stages_us(broker, sample)
+    growth = _growth(sample, alerts)
+    pipeline_us, fastavro_us = median(ours), median(theirs)
+    return {
+        "ratios": {
+            "pipeline_vs_fastavro_decode": median(
+                t / o for t, o in zip(theirs, ours, strict=True)
+            ),
+            "cost_growth_10x": growth,
+        },
+        "figures": {
+            "pipeline_us_per_alert": pipeline_us,
+            "alerts_per_s_per_core": 1e6 / pipeline_us,
+            "fastavro_decode_us_per_alert": fastavro_us,
+            "packet_bytes_mean": sum(map(len, sample)) / len(sample),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "filters": len(FILTERS) + USER_FILTERS,
+        },
+        "stages_us_per_alert": stages,
+    }
+
+
+@contextmanager
+def _broker() -> Iterator[Broker]:
+    with tempfile.TemporaryDirectory() as folder:
+        broker = Broker(Settings(home=folder))
+        yield _with_user_filters(broker)
+
+
+def _with_user_filters(broker: Broker) -> Broker:
+    broker.__dict__["filters"] = (*FILTERS.values(), *_user_filters(broker))
+    return broker
+
+
+def _user_filters(broker: Broker) -> list[Filter]:
+    """Make filters of two cuts each, such as users write; few alerts pass them."""
+    words = broker.survey.schema_map
+    source, magnitude = words.get_key("source"), words.get_key("mag")
+    column = pl.col(f"{source}.{magnitude}")
+    return [
+        Filter(
+            f"user{i}",
+            f"user{i}",
+            "bright and well placed",
+            (
+                Variant(
+                    (f"{source}.{magnitude}", f"{source}.ra"),
+                    (
+                        Cut("bright", column, column < 16 + i / 40, 16 + i / 40, "<"),
+                        Cut(
+                            "west",
+                            pl.col(f"{source}.ra"),
+                            pl.col(f"{source}.ra") < 20 + i,
+                            20 + i,
+                            "<",
+                        ),
+                    ),
+                ),
+            ),
+        )
+        for i in range(USER_FILTERS)
+    ]
+
+
+def _pipeline_us(broker: Broker, sample: Sequence[bytes], alerts: int, number: int) -> float:
+    payloads = list(renumbered(sample, alerts, start=(number + 1) * 10**7))
+    pipeline = broker.pipeline()
+    started = time.process_time()
+    report = pipeline.run(GeneratedSource(payloads))
+    spent = time.process_time() - started
+    if report.stored != alerts:
+        raise RuntimeError(f"{report.stored} of {alerts} alerts were stored")
+    return 1e6 * spent / alerts
+
+
+def _fastavro_us(sample: Sequence[bytes]) -> float:
+    chosen = sample[:_FASTAVRO_SAMPLE]
+    started = time.process_time()
+    for payload in chosen:
+        for _ in fastavro.reader(io.BytesIO(payload)):
+            pass
+    return 1e6 * (time.process_time() - started) / len(chosen)
+
+
+def _growth(sample: Sequence[bytes], alerts: int) -> float:
+    """Return the cost of an alert with eleven times as many stored, over that of the first."""
+    step = max(alerts // 2, 1024)
+    with _broker() as broker:
+        _pipeline_us(broker, sample, step, 0)
+        costs = [_pipeline_us(broker, sample, step, number) for number in range(1, 12)]
+    return median(costs[-3:]) / median(costs[:3])
+
+
+def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 512) -> dict[str, float]:
+    """Time each stage by itself on one batch; they overlap in a run."""
+    payloads = list(renumbered(sample, size, start=9 * 10**8))
+    batch = next(GeneratedSource(payloads).batches(size, 0))
+    survey, instance, filters = broker.survey, broker.instance, broker.filters
+    arrival = intake.arrive(SourceBatch(payloads, batch.origins), survey, 1 << 24)
+    now = utc_now()
+    claim = broker.ledger.claim(arrival.intake, now.date(), now)
+    made = [products.make(new, filters) for new in intake.new_alerts(arrival, claim)]
+    rows = {name: rows for part in made for name, rows in products.tables(part)}
+    keys = iter(range(1 << 20, 1 << 30))
+
+    def key() -> Any:
+        return replace(claim.key, number=next(keys))
+
+    stages: dict[str, Callable[[], Any]] = {
+        "decode": lambda: decode_batch(payloads, survey),
+        "attributes and filters": lambda: [
+            products.make(part.alerts, filters) for part in made
+        ],
+        "journal": lambda: broker.stream.log("bench").append(
+            key(), products.join([products.packets(part) for part in made])
+        ),
+        **{
+            f"rows of {name}": lambda name=name: broker.tables.append("b", name, rows[name], key())
+            for name in rows
+        },
+        "announcements": lambda: broker.stream.publish(
+            "bench-avros", products.announcements(made[0], instance, now), key()
+        ),
+        "messages of passed alerts": lambda: [
+            products.passed(part, one) for part in made for one in filters
+        ],
+        "ledger": lambda: broker.ledger.close(claim.key, {}, now),
+    }
+    return {name: _median_us(stage, size) for name, stage in stages.items()}
+
+
+def _median_us(stage: Callable[[], Any], size: int, repeats: int = 7) -> float:
+    spent = []
+    for _ in range(repeats):
+        started = time.process_time()
+        stage()
+        spent.append(time.process_time() - started)
+    return 1e6 * median(spent) / size
