@@ -185,3 +185,10 @@ def test_every_cut_has_a_reference() -> None:
     for one in FILTERS.values():
         for variant in one.variants:
             assert all(cut.reference for cut in variant.cuts)
+
+
+@pytest.mark.parametrize("name", ["purity", "is_pure", "not_moving", "with space"])
+def test_name_not_free(tmp_path: Path, name: str) -> None:
+    """A user's filter cannot take a name that the broker uses, nor an impossible one."""
+    with pytest.raises(UsageError, match=name):
+        load(tmp_path, "mine.sql", f"-- name: {name}\nobjectId = 'a'")

@@ -4,11 +4,6 @@ Each module of this package whose name has no leading underscore holds one ``FIL
 found by walking the package.
 """
 
-from collections.abc import Mapping
-from importlib import import_module
-from pkgutil import iter_modules
-from types import MappingProxyType
-
 from broker.science.filters._base import (
     Cut,
     Filter,
@@ -24,6 +19,7 @@ from broker.science.filters._describe import describe
 from broker.science.filters._evaluate import Verdicts, evaluate
 from broker.science.filters._explain import CutVerdict, Explanation, explain
 from broker.science.filters._load import load_user_filters, plugin_filters
+from broker.science.filters._registry import FILTERS
 
 __all__ = [
     "FILTERS",
@@ -45,12 +41,3 @@ __all__ = [
     "plugin_filters",
     "within",
 ]
-
-
-def _walk() -> dict[str, Filter]:
-    names = sorted(module.name for module in iter_modules(__path__))
-    found = (import_module(f"{__name__}.{name}").FILTER for name in names if name[0] != "_")
-    return {one.name: one for one in found}
-
-
-FILTERS: Mapping[str, Filter] = MappingProxyType(_walk())

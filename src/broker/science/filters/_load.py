@@ -4,7 +4,7 @@ import itertools
 import linecache
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ import polars as pl
 
 from broker.errors import UsageError
 from broker.science.filters._base import WHOLE_ALERT, Cut, Filter, Variant
+from broker.science.filters._registry import taken_names
 from broker.science.filters._sql import sql_filter
 
 _GROUP = "broker.filters"
@@ -40,14 +41,18 @@ def load_user_filters(paths: Iterable[str | Path]) -> list[Filter]:
     found: dict[str, Filter] = {}
     for path in map(Path, paths):
         for one in _load(path):
-            if not _NAME.match(one.name):
-                raise UsageError(
-                    f"{path}: filter name {one.name!r} must be letters, digits and underscores"
-                )
-            if one.name in found:
-                raise UsageError(f"{path}: a filter named {one.name!r} was already loaded")
+            _check_name(one, path, found)
             found[one.name] = one
     return list(found.values())
+
+
+def _check_name(one: Filter, path: Path, found: Collection[str]) -> None:
+    if not _NAME.match(one.name):
+        raise UsageError(f"{path}: filter name {one.name!r} must be letters, digits and _")
+    if one.name in found:
+        raise UsageError(f"{path}: a filter named {one.name!r} was already loaded")
+    if {one.name, one.attribute} & taken_names():
+        raise UsageError(f"{path}: the name {one.name!r} is used by the broker's own filters")
 
 
 def plugin_filters() -> list[Filter]:
