@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 
 MAX_CUTS = 32
+FAIL, PASS, UNKNOWN = 0, 1, 2
 # The name under which an expression finds the alert itself, as a struct.
 WHOLE_ALERT = "(alert)"
 
@@ -42,6 +44,11 @@ class Cut:
     unit: str = ""
     reference: str = ""
     when_missing: str | pl.Expr = "the alert has no value for it"
+
+    @cached_property
+    def code(self) -> pl.Expr:
+        """The verdict as uint8: 0 failed, 1 passed, 2 unknown."""
+        return self.passes.cast(pl.Boolean).cast(pl.UInt8).fill_null(UNKNOWN)
 
     def columns(self) -> set[str]:
         """Name the columns, as dotted paths, that the cut reads."""

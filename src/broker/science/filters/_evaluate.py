@@ -7,9 +7,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from broker.science.filters._base import Cut, Filter, Variant, flatten, paths_of
-
-_FAIL, _PASS, _UNKNOWN = 0, 1, 2
+from broker.science.filters._base import (
+    FAIL,
+    PASS,
+    UNKNOWN,
+    Cut,
+    Filter,
+    Variant,
+    flatten,
+    paths_of,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Verdicts:
         outcome = self._outcomes[filter_name]
         if not outcome.cuts:
             return np.zeros(self._height, dtype=np.bool_)
-        passed: NDArray[np.bool_] = np.all(outcome.codes == _PASS, axis=1)
+        passed: NDArray[np.bool_] = np.all(outcome.codes == PASS, axis=1)
         return passed
 
     @property
@@ -58,8 +65,8 @@ class Verdicts:
         for name, outcome in self._outcomes.items():
             applies = bool(outcome.cuts)
             columns[name] = pl.Series(name, self.passed(name)) if applies else self._nulls(name)
-            columns[f"{name}.cuts"] = pl.Series(_bits(outcome.codes == _PASS))
-            columns[f"{name}.unknown"] = pl.Series(_bits(outcome.codes == _UNKNOWN))
+            columns[f"{name}.cuts"] = pl.Series(_bits(outcome.codes == PASS))
+            columns[f"{name}.unknown"] = pl.Series(_bits(outcome.codes == UNKNOWN))
         return pl.DataFrame(columns)
 
     def _nulls(self, name: str) -> pl.Series:
@@ -77,7 +84,7 @@ class Verdicts:
                 continue
             columns[outcome.filter.attribute] = _as_text(self.passed(name))
             if outcome.filter.publish_cuts:
-                passed = outcome.codes == _PASS
+                passed = outcome.codes == PASS
                 columns |= {cut: _as_text(passed[:, i]) for i, cut in enumerate(outcome.cuts)}
         return pl.DataFrame(columns)
 
@@ -148,13 +155,11 @@ def _codes_of_one(cut: Cut, flat: pl.DataFrame) -> NDArray[np.uint8]:
     try:
         return _codes([cut], flat)
     except (pl.exceptions.PolarsError, ArithmeticError):
-        return np.full((flat.height, 1), _UNKNOWN, dtype=np.uint8)
+        return np.full((flat.height, 1), UNKNOWN, dtype=np.uint8)
 
 
 def _codes(cuts: Sequence[Cut], flat: pl.DataFrame) -> NDArray[np.uint8]:
     # The first column has one value a row, so that a constant expression is repeated too.
-    columns = [pl.repeat(_FAIL, pl.len(), dtype=pl.UInt8).alias("rows")]
-    for i, cut in enumerate(cuts):
-        verdict = cut.passes.cast(pl.Boolean).cast(pl.UInt8).fill_null(_UNKNOWN)
-        columns.append(verdict.alias(str(i)))
+    columns = [pl.repeat(FAIL, pl.len(), dtype=pl.UInt8).alias("rows")]
+    columns += [cut.code.alias(str(i)) for i, cut in enumerate(cuts)]
     return flat.select(columns).to_numpy()[:, 1:]
