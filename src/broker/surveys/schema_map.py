@@ -167,7 +167,7 @@ class _Field:
 
 def locate(path: Path_, schema: Mapping[str, pl.DataType]) -> _Field | None:
     """Return the expression and type of a nested field; None if `schema` lacks it."""
-    dtype = schema.get(path[0])
+    dtype: Any = schema.get(path[0])
     if dtype is None:
         return None
     expression = pl.col(path[0])
