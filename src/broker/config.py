@@ -18,6 +18,34 @@ def _setting(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
 
 
+class Secret:
+    """A text that no repr, log or listing of settings shows.
+
+    Examples
+    --------
+    >>> Secret("hunter2")
+    Secret(…)
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = str(text)
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Secret({'…' if self._text else ''})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings; each field's ``doc`` is its documentation."""
@@ -30,6 +58,15 @@ class Settings:
     batch_wait_s: float = _setting(0.25, "Longest wait for a batch to fill, in seconds.")
     max_packet_mb: float = _setting(16.0, "Larger packets become dead letters, in MB.")
     schema_registry: str = _setting("", "Base URL of a Confluent-compatible schema registry.")
+    kafka_profile: str = _setting("", "How Kafka is reached: a profile of the survey.")
+    kafka_group: str = _setting("", "Consumer group; by default the instance's consumer.")
+    kafka_user: str = _setting("", "Kafka user name, Kerberos principal or OAuth client id.")
+    kafka_password: Secret = _setting(Secret(), "Kafka password or OAuth client secret.")
+    kafka_password_file: str = _setting("", "File that holds the Kafka password.")
+    kafka_keytab: str = _setting("", "Kerberos keytab file for Kafka.")
+    kafka_topic_wait_s: float = _setting(
+        600.0, "How long to wait for a Kafka topic that does not exist yet, s; inf is for ever."
+    )
     filters: tuple[str, ...] = _setting(
         (), "Files with user filters (Python or SQL), separated by the path separator."
     )

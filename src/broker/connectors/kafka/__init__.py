@@ -1,0 +1,1 @@
+"""What everything that speaks Kafka shares: profiles, topics, the client, its health."""

@@ -1,0 +1,172 @@
+"""A librdkafka client that is quiet: its errors in our words, its connection told once."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from broker.errors import (
+    ConfigError,
+    ForbiddenError,
+    NotFoundError,
+    RefusedError,
+    ServiceError,
+    TransientError,
+)
+
+_LOG = logging.getLogger(__name__)
+
+COMMON: Mapping[str, Any] = {
+    "client.id": "pitt-google-broker",
+    # It reconnects for ever; the longest pause between two tries is 10 s.
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 10_000,
+    "socket.keepalive.enable": True,
+    "log.connection.close": False,
+    "statistics.interval.ms": 1000,
+}
+
+_FORBIDDEN = {
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+_REFUSED = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError._FENCED,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+_ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """Return the error inside an exception."""
+    error = exception.args[0]
+    assert isinstance(error, KafkaError)  # noqa: S101 - how the library makes its exceptions
+    return error
+
+
+def service_error(error: KafkaError, doing: str) -> ServiceError:
+    """Return the error of ours that tells what to do about one of librdkafka's."""
+    words = f"{doing}: {error.str()}"
+    if error.code() in _FORBIDDEN:
+        return ForbiddenError(words)
+    if error.code() in _ABSENT:
+        return NotFoundError(words)
+    if error.code() in _REFUSED or error.fatal():
+        return RefusedError(words)
+    return TransientError(words)
+
+
+def make_client(kind: Callable[..., Any], properties: Mapping[str, Any], **more: Any) -> Any:
+    """Make a consumer, producer or admin client.
+
+    Raises
+    ------
+    ConfigError
+        If a property is wrong; its value is not repeated, as it may be a secret.
+    """
+    try:
+        return kind({**COMMON, **properties}, logger=_Hushed(), **more)
+    except KafkaException as error:
+        words = error_of(error).str()
+        for value in map(str, _secrets(properties)):
+            words = words.replace(value, "…")
+        raise ConfigError(f"the Kafka client cannot be made: {words}") from None
+
+
+class Connection:
+    """Whether any server of the cluster answers, as librdkafka's callbacks tell it.
+
+    A loss and the return are logged once each, however often librdkafka says so.
+
+    Parameters
+    ----------
+    now : callable
+        UNIX time, s.
+    """
+
+    def __init__(self, address: str, now: Callable[[], float]) -> None:
+        self._address = address
+        self._now = now
+        self._lost_at: float | None = None
+        self._was_up = False
+        self.reconnects = 0
+        self.reason = ""
+        self.refusal: KafkaError | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection was there and is not now."""
+        return self._lost_at is not None
+
+    def on_error(self, error: KafkaError) -> None:
+        """Take librdkafka's word that something is wrong."""
+        self.reason = error.str()
+        if error.code() in _FORBIDDEN or error.fatal():
+            self.refusal = error
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._down()
+
+    def on_statistics(self, text: str) -> None:
+        """Read from librdkafka's statistics whether a server is connected."""
+        servers = json.loads(text)["brokers"].values()
+        if any(server["state"] == "UP" for server in servers):
+            self.up()
+        elif self._was_up:
+            self._down()
+
+    def up(self) -> None:
+        """Take note that a server answered."""
+        self._was_up, self.refusal = True, None
+        if self._lost_at is not None:
+            self.reconnects += 1
+            _LOG.warning("connected to %s again after %.0f s", self._address, self._away_s)
+            self._lost_at = None
+
+    def check(self) -> None:
+        """Raise if the server refuses us and never did otherwise.
+
+        Raises
+        ------
+        ForbiddenError
+            If a login was never accepted.
+        RefusedError
+            If the client cannot go on.
+        """
+        if self.refusal is not None and (not self._was_up or self.refusal.fatal()):
+            raise service_error(self.refusal, f"Kafka at {self._address}") from None
+
+    @property
+    def _away_s(self) -> float:
+        return self._now() - (self._lost_at or self._now())
+
+    def _down(self) -> None:
+        if self._lost_at is None and self._was_up:
+            self._lost_at = self._now()
+            _LOG.warning(
+                "lost the connection to %s (%s); trying again until it is back",
+                *(self._address, self.reason or "no server answers"),
+            )
+
+
+class _Hushed:
+    """What librdkafka would print, kept for those who debug."""
+
+    def log(self, level: int, message: str, *values: Any) -> None:
+        _LOG.debug(message, *values)
+
+
+def _secrets(properties: Mapping[str, Any]) -> list[Any]:
+    marks = ("password", "secret", "sasl.username", "client.id")
+    return [value for name, value in properties.items() if name.endswith(marks) and value]
