@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from broker.alerts.convert import clean, to_json_bytes
+from broker.alerts.convert import clean, to_json_bytes, without_bytes
 
 NAN, INF = float("nan"), float("inf")
 MOMENT = datetime(2021, 9, 27, 3, 0, 0, 500_000, tzinfo=UTC)
@@ -118,3 +118,16 @@ def test_clean_refuses_the_rest() -> None:
     """A value without a JSON form is refused by the name of its type."""
     with pytest.raises(TypeError, match="complex"):
         clean({"x": [1j]})
+
+
+def test_without_bytes() -> None:
+    """A packet keeps everything but its images."""
+    packet = {
+        "source": {"mag": 1.0, "cutout": b"x"},
+        "sources": [{"mag": 2.0, "cutout": b"x"}],
+        "cutoutScience": {"fileName": "a.fits", "stampData": b"x"},
+        "cutoutTemplate": b"x",
+        "note": None,
+    }
+    kept = {"source": {"mag": 1.0}, "sources": [{"mag": 2.0}], "note": None}
+    assert without_bytes(packet) == kept

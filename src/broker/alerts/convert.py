@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,29 @@ def _needs_change(kind: Any) -> bool:
     if isinstance(kind, pl.Struct):
         return any(_needs_change(field.dtype) for field in kind.fields)
     return isinstance(kind, pl.Binary | pl.Datetime | pl.Date | pl.Decimal)
+
+
+def without_bytes(value: Any) -> Any:
+    """Leave out bytes, and records of nothing but bytes and text, at any depth.
+
+    Examples
+    --------
+    >>> without_bytes({"candid": 1, "cutoutScience": {"fileName": "a", "stampData": b"x"}})
+    {'candid': 1}
+    """
+    if isinstance(value, Mapping):
+        kept = {key: inner for key, inner in value.items() if not _is_image(inner)}
+        return {key: without_bytes(inner) for key, inner in kept.items()}
+    if isinstance(value, list | tuple):
+        return [without_bytes(inner) for inner in value if not _is_image(inner)]
+    return value
+
+
+def _is_image(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return isinstance(value, bytes | bytearray | memoryview)
+    has_bytes = any(isinstance(inner, bytes) for inner in value.values())
+    return has_bytes and all(isinstance(inner, bytes | str | NoneType) for inner in value.values())
 
 
 def clean(value: Any) -> Any:
