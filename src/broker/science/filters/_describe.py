@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from broker.science.filters._base import Cut, Filter, Variant
 
-_HEAD = "| cut | passes when | unit | reference |\n|---|---|---|---|\n"
+_HEAD = "| cut | passes when | unit | a missing value means | reference |\n|---|---|---|---|---|\n"
 
 
 def describe(filters: Iterable[Filter]) -> str:
@@ -28,5 +28,7 @@ def _variant_text(variant: Variant) -> str:
 
 
 def _cut_text(cut: Cut) -> str:
-    condition = f"{cut.comparison} {cut.threshold}".strip().replace("|", "\\|")
-    return f"| `{cut.name}` | {condition} | {cut.unit} | {cut.reference} |\n"
+    condition = f"{cut.comparison} {cut.threshold}".strip()
+    missing = cut.when_missing if isinstance(cut.when_missing, str) else ""
+    cells = (f"`{cut.name}`", condition, cut.unit, missing, cut.reference)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
