@@ -245,7 +245,8 @@ class Pipeline:
         report.duplicates += work.received - work.stored - len(work.rejects)
         for chosen in self._filters:
             before = report.passed.get(chosen.name, 0)
-            report.passed[chosen.name] = before + fates[f"filter {chosen.name}"]["pass"]
+            counts = fates.get(f"filter {chosen.name}", {})
+            report.passed[chosen.name] = before + counts.get("pass", 0)
         for topic, count in fates["published"].items():
             report.published[topic] = report.published.get(topic, 0) + count
 

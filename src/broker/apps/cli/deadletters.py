@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from broker.apps.cli._options import options, settings_of
-from broker.apps.cli._output import print_json, print_table
+from broker.apps.cli._output import print_json
 from broker.apps.cli.run import show, take_in
 from broker.connectors.sources.generated import GeneratedSource
 from broker.errors import UsageError
@@ -33,8 +33,12 @@ def list_letters(as_json: bool, **flags: Any) -> None:
     if as_json:
         print_json(letters)
         return
-    columns = ("number", "error", "reason", "place", "bytes", "retried")
-    print_table("", columns, ([letter[name] for name in columns] for letter in letters))
+    for letter in letters:
+        again = "  (retried with success)" if letter["retried"] else ""
+        size = f"{int(letter['bytes']):,} bytes"
+        click.secho(f"{letter['number']}  {letter['place']}, {size}{again}", bold=True)
+        click.echo(f"    {letter['error']}: {letter['reason']}")
+    click.echo(f"{len(letters)} dead letters", err=True)
 
 
 @command.command(name="show")

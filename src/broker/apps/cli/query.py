@@ -64,7 +64,7 @@ def _parameter(text: str) -> tuple[str, str | int | float]:
 
 def _print(rows: pl.DataFrame) -> None:
     shown = rows.head(_MAX_ROWS_SHOWN)
-    print_table("", rows.columns, shown.iter_rows())
+    print_table("", rows.columns, shown.iter_rows(), counts=False)
     if len(rows) > len(shown):
         click.echo(f"… {len(rows) - len(shown):,} more rows: use --format or LIMIT", err=True)
 
