@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from broker.alerts.plots import plot_alert, stretch
+from broker.alerts.lightcurve import LightCurve
+from broker.alerts.plots import plot_alert, points_of, stretch
 
 KINDS = {"science": None, "template": None, "difference": None}
 SCHEMA = {
@@ -101,3 +102,42 @@ def test_stretch_keeps_order_and_range() -> None:
 def test_flat_image(value: float) -> None:
     """An image without structure is drawn without a warning."""
     assert np.isfinite(stretch(np.full((5, 5), value))).all()
+
+
+CURVE = LightCurve(
+    object_id="A",
+    source_id=1,
+    mjd=np.array([59000.0, 59001.0, 59002.0, 59003.0, 59004.0]),
+    band=np.array(["g", "r", "g", "r", "g"]),
+    flux=np.array([0.0, -100.0, 2.0, 50.0, 100.0]),
+    fluxerr=np.array([2.0, 5.0, 1.0, 1.0, 4.0]),
+    zp=np.full(5, 25.0),
+    zpsys=np.full(5, "ab"),
+    kind=np.array(["limit", "detection", "forced", "forced", "detection"]),
+)
+
+
+def test_magnitudes_of_a_light_curve() -> None:
+    """Fluxes become magnitudes; a limit is 5 sigma, and faint forced photometry is left out."""
+    points = points_of(CURVE, 59004.0, as_magnitudes=True)
+    assert points["kind"].to_list() == ["limit", "detection", "forced", "trigger"]
+    assert points["mag"].to_list()[1::2] == pytest.approx([20.0, 20.0])
+    assert points["limit"][0] == pytest.approx(25 - 2.5)
+    assert points["negative"].to_list() == [False, True, False, False]
+
+
+def test_fluxes_of_a_light_curve() -> None:
+    """Fluxes are brought to nJy, with their sign."""
+    points = points_of(CURVE, 59004.0, as_magnitudes=False)
+    njy = 10 ** (6.4 / 2.5)
+    assert points["flux"].to_list() == pytest.approx(
+        [0.0, -100 * njy, 2 * njy, 50 * njy, 100 * njy]
+    )
+    assert points["limit"][0] == pytest.approx(10 * njy)
+
+
+@pytest.mark.parametrize("as_magnitudes", [True, False])
+def test_light_curve_can_be_drawn(as_magnitudes: bool) -> None:
+    """A light curve goes into a picture without further ado."""
+    points = points_of(CURVE, 59004.0, as_magnitudes=as_magnitudes)
+    assert pixels_of(plot_alert(points, KINDS, "A")).shape == (750, 1500, 3)

@@ -16,9 +16,21 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import AutoMinorLocator
 from numpy.typing import NDArray
 
-TRIGGER, DETECTION, LIMIT, FORCED = "trigger", "detection", "limit", "forced"
-"""Kinds of points."""
+from broker.alerts.lightcurve import (
+    DETECTION,
+    FORCED,
+    LIMIT,
+    LIMIT_SIGMA,
+    SAME_EPOCH_DAYS,
+    LightCurve,
+)
+from broker.alerts.photometry import AB_ZERO_POINT_NJY, flux_to_mag
+
+TRIGGER = "trigger"
+"""Kind of the detection that caused the alert; the others are those of a light curve."""
+
 _NEGATIVE = "negative"
+_FORCED_SIGMA = 3.0
 
 # Okabe & Ito (2008), told apart also by colour-blind readers; blue to red as the bands are.
 _COLOURS = {
@@ -44,6 +56,33 @@ class _Axis:
     inverted: bool
     scale: float
     least_span: float
+
+
+def points_of(curve: LightCurve, trigger_mjd: float, *, as_magnitudes: bool) -> pl.DataFrame:
+    """Turn a light curve into the points of :func:`plot_alert`.
+
+    Parameters
+    ----------
+    curve : LightCurve
+        Signed fluxes.
+    trigger_mjd : float
+        Time of the detection that caused the alert, on the curve's scale, in days.
+    as_magnitudes : bool
+        AB magnitudes, with the negative ones marked and forced photometry below 3 sigma
+        left out; otherwise fluxes in nJy.
+    """
+    is_trigger = np.abs(curve.mjd - trigger_mjd) < SAME_EPOCH_DAYS
+    kind = np.where(is_trigger & (curve.kind == DETECTION), TRIGGER, curve.kind)
+    named = {"mjd": curve.mjd, "band": curve.band.astype(object), "kind": kind.astype(object)}
+    if not as_magnitudes:
+        to_njy = np.power(10.0, (AB_ZERO_POINT_NJY - curve.zp) / 2.5)
+        flux, error = curve.flux * to_njy, curve.fluxerr * to_njy
+        return pl.DataFrame({**named, "flux": flux, "err": error, "limit": LIMIT_SIGMA * error})
+    mag, error = flux_to_mag(np.abs(curve.flux), curve.zp, curve.fluxerr)
+    limit, _ = flux_to_mag(LIMIT_SIGMA * curve.fluxerr, curve.zp, np.nan)
+    values = {"mag": mag, "err": error, "limit": limit, "negative": curve.flux < 0}
+    is_faint = (kind == FORCED) & ~(np.abs(curve.flux) >= _FORCED_SIGMA * curve.fluxerr)
+    return pl.DataFrame({**named, **values}).filter(~is_faint)
 
 
 def _axis_of(points: pl.DataFrame) -> _Axis:
