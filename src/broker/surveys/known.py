@@ -1,7 +1,6 @@
-"""The surveys that the broker knows, found by walking this package's folders."""
+"""The surveys that the broker knows: the folders here that hold a schema map."""
 
 import importlib
-import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,13 +12,9 @@ DEFAULT_SURVEY = "ztf"
 
 
 def _walk() -> dict[str, Survey]:
-    found = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.ispkg:
-            package = importlib.import_module(f"broker.surveys.{module.name}")
-            if isinstance(survey := getattr(package, "SURVEY", None), Survey):
-                found[survey.name] = survey
-    return found
+    maps = sorted(Path(__file__).parent.glob("*/schema_map.yaml"))
+    packages = (importlib.import_module(f"broker.surveys.{file.parent.name}") for file in maps)
+    return {package.SURVEY.name: package.SURVEY for package in packages}
 
 
 SURVEYS: Mapping[str, Survey] = MappingProxyType(_walk())

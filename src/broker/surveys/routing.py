@@ -132,7 +132,8 @@ class Router:
             return
         seen = self._seen.get(header.prefix)
         if seen is None:
-            group = self._group(survey, (header.schema,), "container")
+            version = survey.version_of(header.schema)  # equal schemas may name two versions
+            group = self._group(survey, (header.schema,), "container", version)
             group.prefixes.append(header.prefix)
             seen = _Seen(header.prefix, header.length, group, len(group.prefixes) - 1)
             self._seen[header.prefix] = seen
@@ -143,7 +144,8 @@ class Router:
         self, number: int, payload: bytes, header: ContainerHeader, survey: Survey
     ) -> None:
         """Take a compressed container apart; its records go on as bare datums."""
-        group = self._group(survey, (header.schema,), "bare")
+        version = survey.version_of(header.schema)
+        group = self._group(survey, (header.schema,), "bare", version)
         bodies = [_encode(record, header.schema) for record in decode_container(payload)]
         if not bodies:
             raise DecodeError("the container holds no record")

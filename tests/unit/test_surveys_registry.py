@@ -1,0 +1,136 @@
+"""Schemas by number: shipped, kept, asked for, or the nearest."""
+
+import json
+import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from broker.errors import ConfigError, NotFoundError, TransientError, UnknownSchemaError
+from broker.surveys import SchemaRegistry, SchemaResolver, get_survey
+
+LSST = get_survey("lsst")
+
+
+@pytest.fixture
+def served():
+    """A registry on this machine: (address, {id: body}, list of requested paths)."""
+    bodies: dict[str, bytes] = {}
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            body = bodies.get(self.path)
+            self.send_response(200 if body is not None else 404)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/base", bodies, asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def put(bodies, id_, definition):
+    """Let the registry answer for an id, doubly encoded as registries do."""
+    answer = {"schema": json.dumps(definition)}
+    bodies[f"/base/schemas/ids/{id_}"] = json.dumps(answer).encode()
+
+
+def lsst_like(version):
+    """Return the definition of an LSST schema version that does not ship."""
+    text = json.dumps(LSST.schemas.get("v11_1").definition)
+    return json.loads(text.replace("v11_1", version))
+
+
+@pytest.mark.parametrize("version", LSST.schemas.versions)
+def test_shipped_ids_resolve(version):
+    """Every shipped version has the id 100 * major + minor."""
+    major, minor = (int(part) for part in version[1:].split("_"))
+    schema = SchemaResolver().by_id(LSST, 100 * major + minor)
+    assert LSST.version_of(schema) == version
+
+
+def test_an_unknown_minor_version_warns_once_and_takes_the_nearest(caplog):
+    """A newer minor version is read with the nearest one, with one warning for the id."""
+    resolver = SchemaResolver()
+    with caplog.at_level(logging.WARNING):
+        found = [LSST.version_of(resolver.by_id(LSST, 1110)) for _ in range(3)]
+    assert found == ["v11_1"] * 3
+    assert [record.getMessage()[:13] for record in caplog.records] == ["schema 11.10 "]
+
+
+def test_an_unknown_major_version_says_what_to_do():
+    """Without a schema of that major version the error names the setting and the command."""
+    with pytest.raises(UnknownSchemaError, match=r"12\.0.*schema_registry.*pgb schemas add"):
+        SchemaResolver().by_id(LSST, 1200)
+
+
+def test_the_registry_is_asked_for_what_does_not_ship(served):
+    """An id that does not ship comes from the registry."""
+    url, bodies, _ = served
+    put(bodies, 1203, lsst_like("v12_3"))
+    schema = SchemaResolver(SchemaRegistry(url)).by_id(LSST, 1203)
+    assert LSST.version_of(schema) == "v12_3"
+
+
+def test_answers_are_kept_on_disk(served, tmp_path):
+    """A second resolver does not ask again."""
+    url, bodies, asked = served
+    put(bodies, 1203, lsst_like("v12_3"))
+    for _ in range(2):
+        SchemaResolver(SchemaRegistry(url, tmp_path)).by_id(LSST, 1203)
+    assert asked == ["/base/schemas/ids/1203"]
+
+
+def test_kept_answers_work_without_the_registry(served, tmp_path):
+    """What was fetched once is there when the registry has forgotten it."""
+    url, bodies, _ = served
+    put(bodies, 1203, lsst_like("v12_3"))
+    SchemaRegistry(url, tmp_path).definition(1203)
+    bodies.clear()
+    assert SchemaRegistry(url, tmp_path).definition(1203)["name"] == "lsst.v12_3.alert"
+
+
+def test_an_id_that_the_registry_lacks_is_not_found(served):
+    """A 404 is an answer."""
+    with pytest.raises(NotFoundError, match="1299"):
+        SchemaRegistry(served[0]).definition(1299)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"schema": "{"}'])
+def test_a_senseless_answer_is_transient(served, body):
+    """An answer that is no schema may be better the next time."""
+    url, bodies, _ = served
+    bodies["/base/schemas/ids/1203"] = body
+    with pytest.raises(TransientError, match="1203"):
+        SchemaRegistry(url).definition(1203)
+
+
+def test_a_registry_that_is_away_is_transient():
+    """No connection is no verdict on the schema."""
+    with pytest.raises(TransientError):
+        SchemaRegistry("http://127.0.0.1:9", timeout_s=2).definition(1203)
+
+
+def test_another_survey_s_schema_is_not_taken(served):
+    """What the registry says must be an alert schema of the survey."""
+    url, bodies, _ = served
+    put(bodies, 1203, get_survey("ztf").schemas.get("4.02").definition)
+    with pytest.raises(UnknownSchemaError, match=r"ztf\.alert"):
+        SchemaResolver(SchemaRegistry(url)).by_id(LSST, 1203)
+
+
+@pytest.mark.parametrize("url", ["file:///etc", "ftp://host", "host:80"])
+def test_other_addresses_are_refused(url):
+    """A registry speaks http or https."""
+    with pytest.raises(ConfigError, match="schema_registry"):
+        SchemaRegistry(url)
