@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.errors import ScienceError
 from broker.science.fitters.salt2 import kernel
+from broker.science.fitters.salt2.outcome import Origin, Solution, collect
 from broker.science.fitters.salt2.presets import DEFAULT, Preset, Redshift
-from broker.science.fitters.salt2.problem import Problem, at_bound, mode, pose
+from broker.science.fitters.salt2.problem import Batch, pose
 from broker.science.fitters.salt2.result import Salt2Fit
 from broker.science.fitters.salt2.tables import BETA, LOG_STEP, SourceTables
 
@@ -24,9 +24,10 @@ Model = tuple[Array, Array, float, float, float]
 """Slabs, central colour law, first c, step in c and first phase."""
 
 _MARGIN = 3
-_SCAN_C = (-0.25, 0.0, 0.3, 0.8)
+_SCAN_C = (-0.15, 0.15, 0.6)
 _SCAN_Z = 8
 _CHUNK = 64
+_NARROW = 0.01
 _C_STEP = 0.04
 _C_WIDE = 3.0
 
@@ -71,71 +72,63 @@ class FastEngine:
             One a light curve; None leaves the redshift free.
         """
         known = [None] * len(lightcurves) if redshifts is None else list(redshifts)
-        problems = [self._pose(*pair) for pair in zip(lightcurves, known, strict=True)]
-        posed = [problem for problem in problems if isinstance(problem, Problem)]
-        outcomes = iter(self._solve(posed))
-        fits = []
-        for lightcurve, problem, redshift in zip(lightcurves, problems, known, strict=True):
-            blank = self._blank(lightcurve, redshift)
-            if isinstance(problem, ScienceError):
-                fits.append(_failed(blank, problem))
-            else:
-                fits.append(_finished(blank, lightcurve, problem, next(outcomes)))
-        return fits
+        batch = pose(lightcurves, self.tables.coverage, self.preset, known)
+        return collect(lightcurves, known, batch, self._solve(batch), self._origin())
 
-    def _pose(self, lightcurve: "LightCurve", redshift: Redshift | None) -> Problem | ScienceError:
-        try:
-            return pose(lightcurve, self.tables.coverage, self.preset, redshift)
-        except ScienceError as error:
-            return error
+    def _origin(self) -> Origin:
+        starts = self.preset.starts
+        return Origin(self.tables.model, self.tables.version, self.preset, self.name, starts)
 
-    def _blank(self, lightcurve: "LightCurve", redshift: Redshift | None) -> dict[str, Any]:
-        return {
-            "object_id": lightcurve.object_id,
-            "source_id": lightcurve.source_id,
-            "model": self.tables.model,
-            "version": self.tables.version,
-            "preset": self.preset.name,
-            "engine": self.name,
-            "redshift": mode(redshift),
-            "starts": self.preset.starts,
-        }
-
-    def _solve(self, problems: list[Problem]) -> list[tuple[Array, Array, Array, NDArray[Any]]]:
-        """Run the kernel over all problems; return numbers a problem."""
-        if not problems:
-            return []
-        batch, offsets = _pack(problems)
-        out = (
-            np.full((len(problems), 5), np.nan),
-            np.full((len(problems), 5, 5), np.nan),
-            np.zeros((len(problems), 5)),
+    def _solve(self, batch: Batch) -> Solution:
+        """Run the kernel over a batch."""
+        count = len(batch.low)
+        packed = (
+            batch.offsets,
+            batch.time,
+            batch.band,
+            batch.flux,
+            1.0 / batch.error,
+            batch.early.copy(),
+            batch.low,
+            batch.high,
+            batch.prior,
         )
-        self._run(batch, self._rows(problems), out)
-        masks = np.split(batch[5], offsets[1:-1])
-        return list(zip(*out, masks, strict=True))
+        out = (np.full((count, 5), np.nan), np.full((count, 5, 5), np.nan), np.zeros((count, 5)))
+        ready = np.array([n not in batch.failures for n in range(count)], np.bool_)
+        self._run(packed, self._rows(batch), ready, out)
+        parameters, covariance, numbers = out
+        return Solution(
+            parameters=parameters,
+            covariance=covariance,
+            found=(numbers[:, 0] > 0) & np.isfinite(parameters).all(axis=1),
+            chisq=numbers[:, 1],
+            ncall=numbers[:, 2].astype(np.int64),
+            success=numbers[:, 3] > 0,
+            second_minimum=numbers[:, 4],
+            mask=packed[5],
+        )
 
-    def _rows(self, problems: list[Problem]) -> NDArray[np.int64]:
+    def _rows(self, batch: Batch) -> NDArray[np.int64]:
         """Return the coarse-table row of each narrow redshift range, -1 where z is scanned."""
-        rows = np.full(len(problems), -1, np.int64)
-        for n, problem in enumerate(problems):
-            if problem.high[0] - problem.low[0] < LOG_STEP * 5:
-                z = 0.5 * (problem.low[0] + problem.high[0])
-                rows[n] = round(np.log1p(z) / LOG_STEP) + _MARGIN
-        return rows
+        z_low, z_high = batch.low[:, 0], batch.high[:, 0]
+        rows = np.round(np.log1p(0.5 * (z_low + z_high)) / LOG_STEP).astype(np.int64) + _MARGIN
+        return np.where(z_high - z_low < _NARROW, rows, -1)
 
-    def _run(self, batch: Any, rows: NDArray[np.int64], out: Any) -> None:
+    def _run(
+        self, packed: Any, rows: NDArray[np.int64], ready: NDArray[np.bool_], out: Any
+    ) -> None:
+        """Share the light curves out over threads."""
         phases = self.preset.phase_range or (-1e9, 1e9)
-        settings = (self.preset.starts, np.array(phases))
-        count = rows.size
-        threads = min(self.threads or len(os.sched_getaffinity(0)), -(-count // _CHUNK))
-        edges = np.linspace(0, count, max(threads, 1) + 1).astype(int).tolist()
+        settings = (self.preset.starts, np.array(phases), ready)
+        threads = min(self.threads or os.cpu_count() or 1, -(-rows.size // _CHUNK))
+        edges = np.linspace(0, rows.size, max(threads, 1) + 1).astype(int).tolist()
 
         def chunk(first: int, last: int) -> None:
-            kernel.fit_range(first, last, batch, self._model, (*self._scan, rows), settings, out)
+            scan = (*self._scan, rows)
+            kernel.fit_range(first, last, packed, self._model, scan, settings, out)
 
         if threads <= 1:
-            chunk(0, count)
+            chunk(0, rows.size)
             return
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(chunk, edges[:-1], edges[1:]))
@@ -177,64 +170,5 @@ def _scan_tables(
     values = tables.values[:, :-4]
     coarse = np.einsum("bpmjk,cbk->jcbpm", values, weights)
     low, high = np.log1p(preset.z) / LOG_STEP + _MARGIN
-    rows = np.unique(np.round(np.linspace(low, high, 2 * _SCAN_Z + 1)[1::2]).astype(np.int64))
+    rows = np.unique(np.round(np.linspace(low, high, _SCAN_Z)).astype(np.int64))
     return np.ascontiguousarray(coarse), np.expm1(LOG_STEP * (rows - _MARGIN)), rows, colours
-
-
-def _pack(problems: list[Problem]) -> tuple[Any, NDArray[np.int64]]:
-    """Concatenate the problems into the arrays of one kernel call."""
-    sizes = [problem.time.size for problem in problems]
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    batch = (
-        offsets,
-        np.concatenate([problem.time for problem in problems]),
-        np.concatenate([problem.band for problem in problems]),
-        np.concatenate([problem.flux for problem in problems]),
-        1.0 / np.concatenate([problem.error for problem in problems]),
-        np.concatenate([problem.early for problem in problems]),
-        np.stack([problem.low for problem in problems]),
-        np.stack([problem.high for problem in problems]),
-        np.array([problem.prior for problem in problems]),
-    )
-    return batch, offsets
-
-
-def _failed(blank: dict[str, Any], error: ScienceError) -> Salt2Fit:
-    return Salt2Fit(**blank, error=error)
-
-
-def _finished(
-    blank: dict[str, Any],
-    lightcurve: "LightCurve",
-    problem: Problem,
-    outcome: tuple[Array, Array, Array, NDArray[np.bool_]],
-) -> Salt2Fit:
-    """Turn the kernel's numbers into a fit."""
-    parameters, covariance, numbers, mask = outcome
-    if not (numbers[0] and mask.any() and np.isfinite(parameters).all()):
-        return _failed(blank, ScienceError("the fit failed: no model with positive flux matches"))
-    used = np.zeros(lightcurve.mjd.size, np.bool_)
-    used[problem.chosen[mask]] = True
-    phase = (problem.time[mask] - parameters[1]) / (1 + parameters[0])
-    free = int((problem.low < problem.high).sum())
-    return Salt2Fit(
-        **blank,
-        success=bool(numbers[3]) and bool(parameters[2] > 0),
-        ncall=int(numbers[2]),
-        chisq=float(numbers[1] - prior_chisq(problem, parameters)),
-        ndof=int(mask.sum()) - free,
-        parameters=parameters,
-        covariance=covariance,
-        at_bound=at_bound(parameters, problem.low, problem.high),
-        second_minimum=float(numbers[4]),
-        phase_min=float(phase.min()),
-        phase_max=float(phase.max()),
-        used=used,
-        bands=tuple(sorted(set(lightcurve.band[used].tolist()))),
-    )
-
-
-def prior_chisq(problem: Problem, parameters: Array) -> float:
-    """Return the redshift prior's share of what is minimised."""
-    value, error = problem.prior
-    return ((float(parameters[0]) - value) / error) ** 2 if error > 0 else 0.0

@@ -20,8 +20,9 @@ _STEP = float(LOG_STEP)
 _MARGIN = 3
 _STALLED = 1e9
 _SCAN_DAYS = 2.0
-_RACE = 4
+_RACE = 6
 _HOPELESS = 25.0
+_NEGLIGIBLE = 1e-9
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -64,7 +65,7 @@ def _colour_weights(c, c_first, c_step, count, w, dw):  # type: ignore[no-untype
 def _corner_weights(p, model, work):  # type: ignore[no-untyped-def]
     """Fill, per band, weights of the 16 (z, c) corners and their z and c derivatives."""
     slabs, centre, c_first, c_step, phase_start = model
-    weights, curves, rows, w_z, dw_z, w_c, dw_c, phases = work
+    weights, curves, rows, use, w_z, dw_z, w_c, dw_c, phases = work
     z_first = _redshift_weights(p[Z], slabs.shape[1], w_z, dw_z)
     k_first = _colour_weights(p[C], c_first, c_step, slabs.shape[2], w_c, dw_c)
     for b in range(slabs.shape[0]):
@@ -79,37 +80,53 @@ def _corner_weights(p, model, work):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _contract(slabs, b, z_first, k_first, weights, curves, begin, end):  # type: ignore[no-untyped-def]
+def _contract(slabs, b, z_first, k_first, weights, use, curves, begin, end):  # type: ignore[no-untyped-def]
     """Sum the corners of one band over a range of (phase, component) cells."""
     for i in range(begin, end):
         curves[b, 0, i] = 0.0
         curves[b, 1, i] = 0.0
         curves[b, 2, i] = 0.0
+    node = k_first
     for j in range(4):
-        for k in range(4):
-            value = weights[b, 0, 4 * j + k]
-            slope_z = weights[b, 1, 4 * j + k]
-            slope_c = weights[b, 2, 4 * j + k]
-            z = z_first + j
-            node = k_first + k
-            for i in range(begin, end):
-                cell = slabs[b, z, node, i]
-                curves[b, 0, i] += value * cell
-                curves[b, 1, i] += slope_z * cell
-                curves[b, 2, i] += slope_c * cell
+        if not use[j]:
+            continue
+        z = z_first + j
+        n = 4 * j
+        v0 = weights[b, 0, n + 0]
+        v1 = weights[b, 0, n + 1]
+        v2 = weights[b, 0, n + 2]
+        v3 = weights[b, 0, n + 3]
+        z0 = weights[b, 1, n + 0]
+        z1 = weights[b, 1, n + 1]
+        z2 = weights[b, 1, n + 2]
+        z3 = weights[b, 1, n + 3]
+        c0 = weights[b, 2, n + 0]
+        c1 = weights[b, 2, n + 1]
+        c2 = weights[b, 2, n + 2]
+        c3 = weights[b, 2, n + 3]
+        for i in range(begin, end):
+            s0 = slabs[b, z, node, i]
+            s1 = slabs[b, z, node + 1, i]
+            s2 = slabs[b, z, node + 2, i]
+            s3 = slabs[b, z, node + 3, i]
+            curves[b, 0, i] += v0 * s0 + v1 * s1 + v2 * s2 + v3 * s3
+            curves[b, 1, i] += z0 * s0 + z1 * s1 + z2 * s2 + z3 * s3
+            curves[b, 2, i] += c0 * s0 + c1 * s1 + c2 * s2 + c3 * s3
 
 
 @_compiled
-def _curves(p, data, model, work):  # type: ignore[no-untyped-def]
+def _curves(p, data, model, work, held):  # type: ignore[no-untyped-def]
     """Fill the model's curves (value, d/dz, d/dc) where the points of each band need them.
 
     Points outside the model's phases get the phase -1.
     """
     time, band, flux, weight, mask = data
     slabs, centre, c_first, c_step, phase_start = model
-    weights, curves, rows, w_z, dw_z, w_c, dw_c, phases = work
+    weights, curves, rows, use, w_z, dw_z, w_c, dw_c, phases = work
     count = slabs.shape[3] // 2 - 4
     z_first, k_first = _corner_weights(p, model, work)
+    for j in range(4):
+        use[j] = not held or abs(w_z[j]) > _NEGLIGIBLE
     stretch = 1.0 / (1.0 + p[Z])
     for b in range(slabs.shape[0]):
         rows[b, 0] = count
@@ -127,9 +144,9 @@ def _curves(p, data, model, work):  # type: ignore[no-untyped-def]
         end = min(rows[b, 1], count)
         if rows[b, 1] < 0:
             continue
-        _contract(slabs, b, z_first, k_first, weights, curves, 2 * begin, 2 * end)
+        _contract(slabs, b, z_first, k_first, weights, use, curves, 2 * begin, 2 * end)
         if rows[b, 0] < 0 or rows[b, 1] > count:
-            _contract(slabs, b, z_first, k_first, weights, curves, 2 * count, 2 * count + 8)
+            _contract(slabs, b, z_first, k_first, weights, use, curves, 2 * count, 2 * count + 8)
     return stretch
 
 
@@ -178,16 +195,16 @@ def _point(curves, b, phase, phases, w, dw, point):  # type: ignore[no-untyped-d
 
 
 @_compiled
-def _normal(p, data, model, work, prior, gradient, matrix):  # type: ignore[no-untyped-def]
+def _normal(p, data, model, work, prior, held, gradient, matrix):  # type: ignore[no-untyped-def]
     """Return chi2 + prior; fill J'r (half the gradient) and J'J (half the curvature)."""
     time, band, flux, weight, mask = data
-    weights, curves, rows, w, dw, w_c, dw_c, phases = work
+    weights, curves, rows, use, w, dw, w_c, dw_c, phases = work
     count = curves.shape[2] // 2 - 4
     point = np.empty((2, 4))
     slope = np.empty(SIZE)
     gradient[:] = 0.0
     matrix[:] = 0.0
-    stretch = _curves(p, data, model, work)
+    stretch = _curves(p, data, model, work, held)
     chi2 = 0.0
     for i in range(time.size):
         if not mask[i]:
@@ -269,6 +286,7 @@ def _descend(p, limits, data, model, work, prior, tolerance, steps):  # type: ig
     Returns chi2, the number of model evaluations and whether it converged.
     """
     low, high = limits
+    held = low[Z] == high[Z]
     gradient = np.empty(SIZE)
     matrix = np.empty((SIZE, SIZE))
     next_gradient = np.empty(SIZE)
@@ -277,7 +295,7 @@ def _descend(p, limits, data, model, work, prior, tolerance, steps):  # type: ig
     use = np.empty(SIZE, np.bool_)
     step = np.empty(SIZE)
     trial = np.empty(SIZE)
-    chi2 = _normal(p, data, model, work, prior, gradient, matrix)
+    chi2 = _normal(p, data, model, work, prior, held, gradient, matrix)
     calls = 1
     damping = 1e-3
     while calls <= steps:
@@ -293,7 +311,7 @@ def _descend(p, limits, data, model, work, prior, tolerance, steps):  # type: ig
         if solved and damping < 1.0 and expected < tolerance:
             return chi2, calls, True
         if solved:
-            value = _normal(trial, data, model, work, prior, next_gradient, next_matrix)
+            value = _normal(trial, data, model, work, prior, held, next_gradient, next_matrix)
             calls += 1
         if solved and value < chi2:
             chi2 = value
@@ -317,7 +335,7 @@ def _hessian(p, limits, data, model, work, prior, hessian):  # type: ignore[no-u
     behind = np.empty(SIZE)
     matrix = np.empty((SIZE, SIZE))
     scratch = np.empty((SIZE, SIZE))
-    _normal(p, data, model, work, prior, gradient, matrix)
+    _normal(p, data, model, work, prior, False, gradient, matrix)
     shifted = p.copy()
     hessian[:] = 0.0
     for a in range(SIZE):
@@ -325,9 +343,9 @@ def _hessian(p, limits, data, model, work, prior, hessian):  # type: ignore[no-u
             continue
         width = 0.02 / np.sqrt(matrix[a, a]) if matrix[a, a] > 0.0 else 1e-3
         shifted[a] = p[a] + width
-        _normal(shifted, data, model, work, prior, ahead, scratch)
+        _normal(shifted, data, model, work, prior, False, ahead, scratch)
         shifted[a] = p[a] - width
-        _normal(shifted, data, model, work, prior, behind, scratch)
+        _normal(shifted, data, model, work, prior, False, behind, scratch)
         shifted[a] = p[a]
         for c in range(SIZE):
             if low[c] < high[c]:
@@ -352,7 +370,7 @@ def _polish(p, limits, data, model, work, prior, hessian):  # type: ignore[no-un
     calls = 0
     for _ in range(3):
         calls += _hessian(p, limits, data, model, work, prior, hessian)
-        chi2 = _normal(p, data, model, work, prior, gradient, matrix)
+        chi2 = _normal(p, data, model, work, prior, False, gradient, matrix)
         _movable(p, gradient, low, high, use)
         if not _solve(hessian, -gradient, use, step):
             return chi2, calls
@@ -362,7 +380,7 @@ def _polish(p, limits, data, model, work, prior, hessian):  # type: ignore[no-un
             expected -= step[a] * gradient[a]
         if expected < 2e-6:
             return chi2, calls
-        value = _normal(trial, data, model, work, prior, gradient, matrix)
+        value = _normal(trial, data, model, work, prior, False, gradient, matrix)
         calls += 2
         if not value < chi2:
             return chi2, calls
@@ -616,6 +634,7 @@ def _workspace(slabs, points):  # type: ignore[no-untyped-def]
         np.empty((bands, 3, 16)),
         np.empty((bands, 3, slabs.shape[3])),
         np.empty((bands, 2), np.int64),
+        np.empty(4, np.bool_),
         np.empty(4),
         np.empty(4),
         np.empty(4),
@@ -639,13 +658,13 @@ def fit_range(first, last, batch, model, scan, settings, out):  # type: ignore[n
     scan : tuple
         (coarse table, z grid, z rows, c grid) and per light curve whether z is scanned.
     settings : tuple
-        (descents from valleys of the profile in z, phase range).
+        (descents from valleys of the profile in z, phase range, which can be fitted).
     out : tuple
         (parameters, covariances, numbers): arrays that are filled.
     """
     offsets, time, band, flux, weight, mask, low, high, prior = batch
     coarse, z_grid, z_rows, c_grid, own_rows = scan
-    wanted, phase_range = settings
+    wanted, phase_range, ready = settings
     parameters, covariances, numbers = out
     starts = np.empty((max(z_grid.size, 2), SIZE))
     second = np.empty(SIZE)
@@ -653,6 +672,8 @@ def fit_range(first, last, batch, model, scan, settings, out):  # type: ignore[n
     own_z = np.empty(1)
     work = _workspace(model[0], np.max(np.diff(offsets)))
     for n in range(first, last):
+        if not ready[n]:
+            continue
         part = slice(offsets[n], offsets[n + 1])
         data = (time[part], band[part], flux[part], weight[part], mask[part])
         limits = (low[n], high[n])
@@ -686,9 +707,9 @@ def model_flux(p, time, band, model, out):  # type: ignore[no-untyped-def]
     """Fill model fluxes at zero point 25 for parameters `p`."""
     slabs = model[0]
     work = _workspace(slabs, time.size)
-    weights, curves, rows, w, dw, w_c, dw_c, phases = work
+    weights, curves, rows, use, w, dw, w_c, dw_c, phases = work
     data = (time, band, time, time, np.ones(time.size, np.bool_))
-    _curves(p, data, model, work)
+    _curves(p, data, model, work, False)
     point = np.empty((2, 4))
     for i in range(time.size):
         _point(curves, band[i], phases[i], slabs.shape[3] // 2 - 4, w, dw, point)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import ScienceError
-from broker.science.fitters.salt2.presets import DEFAULT, PARAMETERS, Preset, Redshift
-from broker.science.fitters.salt2.problem import Problem, at_bound, mode, pose
+from broker.science.fitters.salt2.outcome import Origin, Solution, collect
+from broker.science.fitters.salt2.presets import DEFAULT, PARAMETERS, Preset, Range, Redshift
+from broker.science.fitters.salt2.problem import Batch, pose
 from broker.science.fitters.salt2.result import Salt2Fit
 from broker.science.fitters.salt2.tables import ZERO_POINT, Coverage, coverage
 
@@ -24,6 +25,8 @@ _ANY_Z = 2.0
 @dataclass(frozen=True, slots=True)
 class SncosmoEngine:
     """Fits with ``sncosmo.fit_lc``: one start, Minuit, no tables.
+
+    A Gaussian prior on the redshift is refused, as ``fit_lc`` has none.
 
     Parameters
     ----------
@@ -60,120 +63,126 @@ class SncosmoEngine:
             One a light curve; None leaves the redshift free.
         """
         known = [None] * len(lightcurves) if redshifts is None else list(redshifts)
-        return [self._one(*pair) for pair in zip(lightcurves, known, strict=True)]
+        batch = pose(lightcurves, self._coverage, self.preset, known)
+        solution = _blank(batch)
+        for n in range(len(lightcurves)):
+            self._attempt(n, batch, solution)
+        return self._collect(lightcurves, known, batch, solution)
 
     def restart(self, lightcurve: "LightCurve", fit: Salt2Fit) -> Salt2Fit:
-        """Minimise again on the points of `fit`, from its answer.
+        """Minimise again on the points of `fit`, from its answer, with the redshift free.
 
         Parameters
         ----------
         lightcurve : LightCurve
             What `fit` was made from.
         fit : Salt2Fit
-            Where to start, with the redshift free.
-
-        Raises
-        ------
-        ScienceError
-            If no point can be fitted.
+            Where to start.
         """
-        problem = pose(lightcurve.select(fit.used), self._coverage, self.preset, None)
-        bounds = pose(lightcurve, self._coverage, self.preset, None)
-        result = self._minuit(problem, bounds, None, fit.parameters)
-        return self._finished(self._blank(lightcurve, None), lightcurve, bounds, result)
+        batch = pose([lightcurve], self._coverage, self.preset, [None])
+        solution = _blank(batch)
+        mask = fit.used[batch.source]
+        self._minuit(0, batch, solution, mask, start=fit.parameters)
+        return self._collect([lightcurve], [None], batch, solution)[0]
 
-    def _one(self, lightcurve: "LightCurve", redshift: Redshift | None) -> Salt2Fit:
-        blank = self._blank(lightcurve, redshift)
+    def _collect(
+        self,
+        lightcurves: Sequence["LightCurve"],
+        redshifts: Sequence[Redshift | None],
+        batch: Batch,
+        solution: Solution,
+    ) -> list[Salt2Fit]:
+        version = str(self.source.version)
+        origin = Origin(str(self.source.name), version, self.preset, self.name, 1)
+        return collect(lightcurves, redshifts, batch, solution, origin)
+
+    def _attempt(self, n: int, batch: Batch, solution: Solution) -> None:
+        """Fit one light curve; whatever goes wrong becomes its failure."""
+        if n in batch.failures:
+            return
+        if batch.prior[n, 1] > 0:
+            batch.failures[n] = ScienceError("engine sncosmo has no redshift prior: use fast")
+            return
+        part = batch.points(n)
+        mask = np.zeros(batch.time.size, np.bool_)
+        mask[part] = batch.early[part]
         try:
-            problem = pose(lightcurve, self._coverage, self.preset, redshift)
-            result = self._minuit(problem, problem, self.preset.phase_range, None)
-        except ScienceError as error:
-            return Salt2Fit(**blank, error=error)
+            self._minuit(n, batch, solution, mask, phases=self.preset.phase_range)
         # sncosmo and Minuit raise many kinds of error; none may stop a batch.
         except Exception as error:
-            reason = ScienceError(f"sncosmo failed: {type(error).__name__}: {error}")
-            return Salt2Fit(**blank, error=reason)
-        return self._finished(blank, lightcurve, problem, result)
-
-    def _blank(self, lightcurve: "LightCurve", redshift: Redshift | None) -> dict[str, Any]:
-        return {
-            "object_id": lightcurve.object_id,
-            "source_id": lightcurve.source_id,
-            "model": str(self.source.name),
-            "version": str(self.source.version),
-            "preset": self.preset.name,
-            "engine": self.name,
-            "redshift": mode(redshift),
-            "starts": 1,
-        }
+            batch.failures[n] = ScienceError(f"sncosmo failed: {type(error).__name__}: {error}")
 
     def _minuit(
         self,
-        problem: Problem,
-        limits: Problem,
-        phase_range: tuple[float, float] | None,
-        start: Array | None,
-    ) -> Any:
-        """Run fit_lc, from its own guess unless a start is given."""
+        n: int,
+        batch: Batch,
+        solution: Solution,
+        mask: NDArray[np.bool_],
+        *,
+        phases: Range | None = None,
+        start: Array | None = None,
+    ) -> None:
+        """Run fit_lc on the masked points, from its own guess unless a start is given."""
         import sncosmo
 
-        model = sncosmo.Model(self.source)
-        low, high = limits.low, limits.high
+        low, high = batch.low[n], batch.high[n]
         free = [name for i, name in enumerate(PARAMETERS) if low[i] < high[i]]
-        bounds = {n: (low[i], high[i]) for i, n in enumerate(PARAMETERS) if n in free and n != "x0"}
+        bounds = {p: (low[i], high[i]) for i, p in enumerate(PARAMETERS) if p in free}
+        del bounds["x0"]
+        model = sncosmo.Model(self.source)
         model.set(z=0.5 * (low[0] + high[0]))
         if start is not None:
             model.set(**dict(zip(PARAMETERS, start.tolist(), strict=True)))
-        guess = start is None
-        return sncosmo.fit_lc(
-            self._photometry(problem),
+        result, _ = sncosmo.fit_lc(
+            self._photometry(batch, mask),
             model,
             free,
             bounds=bounds,
-            guess_amplitude=guess,
-            guess_t0=guess,
-            guess_z=guess,
-            phase_range=phase_range,
+            guess_amplitude=start is None,
+            guess_t0=start is None,
+            guess_z=start is None,
+            phase_range=phases,
             warn=False,
-        )[0]
+        )
+        _record(n, solution, np.flatnonzero(mask), result)
 
-    def _photometry(self, problem: Problem) -> dict[str, Any]:
-        """Return the points as sncosmo takes them, in order of time."""
-        size = problem.time.size
+    def _photometry(self, batch: Batch, mask: NDArray[np.bool_]) -> dict[str, Any]:
+        """Return the points as sncosmo takes them."""
+        size = int(mask.sum())
         return {
-            "time": problem.time,
-            "band": np.array(self.bandpasses, dtype=object)[problem.band],
-            "flux": problem.flux,
-            "fluxerr": problem.error,
+            "time": batch.time[mask],
+            "band": np.array(self.bandpasses, dtype=object)[batch.band[mask]],
+            "flux": batch.flux[mask],
+            "fluxerr": batch.error[mask],
             "zp": np.full(size, ZERO_POINT),
             "zpsys": np.full(size, "ab"),
         }
 
-    def _finished(
-        self, blank: dict[str, Any], lightcurve: "LightCurve", problem: Problem, result: Any
-    ) -> Salt2Fit:
-        names = [name for name in result.param_names if name in result.vparam_names]
-        places = [PARAMETERS.index(name) for name in names]
-        covariance = np.full((5, 5), np.nan)
-        if result.covariance is not None:
-            covariance[:] = 0.0
-            covariance[np.ix_(places, places)] = result.covariance
-        parameters = np.array([result.parameters[result.param_names.index(n)] for n in PARAMETERS])
-        used = np.zeros(lightcurve.mjd.size, np.bool_)
-        mask = result.data_mask if result.data_mask.size == problem.time.size else slice(None)
-        used[problem.chosen[mask]] = True
-        phase = (problem.time[mask] - parameters[1]) / (1 + parameters[0])
-        return Salt2Fit(
-            **blank,
-            success=bool(result.success),
-            ncall=int(result.ncall),
-            chisq=float(result.chisq),
-            ndof=int(result.ndof),
-            parameters=parameters,
-            covariance=covariance,
-            at_bound=at_bound(parameters, problem.low, problem.high),
-            phase_min=float(phase.min()),
-            phase_max=float(phase.max()),
-            used=used,
-            bands=tuple(sorted(set(lightcurve.band[used].tolist()))),
-        )
+
+def _blank(batch: Batch) -> Solution:
+    count = len(batch.low)
+    return Solution(
+        parameters=np.full((count, 5), np.nan),
+        covariance=np.full((count, 5, 5), np.nan),
+        found=np.zeros(count, np.bool_),
+        chisq=np.full(count, np.nan),
+        ncall=np.zeros(count, np.int64),
+        success=np.zeros(count, np.bool_),
+        second_minimum=np.full(count, np.nan),
+        mask=np.zeros(batch.time.size, np.bool_),
+    )
+
+
+def _record(n: int, solution: Solution, fitted: NDArray[np.intp], result: Any) -> None:
+    """Write what fit_lc found into the batch's numbers."""
+    places = [PARAMETERS.index(name) for name in result.vparam_names]
+    if result.covariance is not None:
+        solution.covariance[n] = 0.0
+        solution.covariance[n][np.ix_(places, places)] = result.covariance
+    found = dict(zip(result.param_names, result.parameters, strict=True))
+    solution.parameters[n] = [found[name] for name in PARAMETERS]
+    solution.found[n] = True
+    solution.chisq[n] = result.chisq
+    solution.ncall[n] = result.ncall
+    solution.success[n] = result.success
+    solution.mask[fitted[result.data_mask]] = True

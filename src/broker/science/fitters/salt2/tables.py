@@ -48,12 +48,19 @@ class Coverage:
     wave_range: tuple[float, float]
     z_max: float
 
-    def covered(self, z_low: float, z_high: float) -> dict[str, int]:
-        """Return the index of each band within the source's range at both redshifts."""
-        low, high = self.wave_range
-        blue, red = self.edges.T
-        inside = (blue > low * (1 + z_high)) & (red < high * (1 + z_low))
-        return {band: i for i, band in enumerate(self.bands) if inside[i]}
+    def covers(self, band: NDArray[np.int64], z: Array) -> NDArray[np.bool_]:
+        """Tell whether bands lie within the source's range at both redshifts.
+
+        Parameters
+        ----------
+        band : ndarray (n,)
+            Indices of bands; a negative one is never covered.
+        z : ndarray (n, 2)
+            Lowest and highest redshift.
+        """
+        shortest, longest = self.wave_range
+        blue, red = self.edges[np.maximum(band, 0)].T
+        return (band >= 0) & (blue > shortest * (1 + z[:, 1])) & (red < longest * (1 + z[:, 0]))
 
 
 def coverage(source: Any, bandpasses: Sequence[Any], z_max: float) -> Coverage:
