@@ -23,12 +23,12 @@ from broker.connectors.tables.parts import (
 )
 
 # Rows of one merge in memory.
-MERGE_BYTES = 256 * 2**20
+MERGE_BYTES = 128 * 2**20
 # Fewer files than this are left for a later merge.
 _FEWEST = 8
 # Small row groups let a reader skip most of a sorted file; too small and the footer grows.
-_GROUP_BYTES = 8 * 2**20
-_GROUP_ROWS = (512, 16_384)
+_GROUP_BYTES = 6 * 2**20
+_GROUP_ROWS = (512, 8192)
 
 
 def compact_folder(folder: Path, sort_columns: Sequence[str]) -> int:

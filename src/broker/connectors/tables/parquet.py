@@ -134,10 +134,10 @@ class ParquetTables:
         with self._engine.cursor() as cursor:
             try:
                 found = cursor.sql(translated.sql, params=values or None)
-                return exact_integers(found.pl())
+                return exact_integers(pl.DataFrame(found.to_arrow_table()))
             except duckdb.IOException:
                 raise
-            except duckdb.Error as error:
+            except (duckdb.Error, pl.exceptions.PolarsError) as error:
                 raise UsageError(f"the query failed: {error}") from error
 
 
@@ -155,7 +155,7 @@ def _engine(root: Path) -> duckdb.DuckDBPyConnection:
         "lock_configuration": True,
     }
     for name, value in settings.items():
-        engine.execute(f"SET {name} = {value!r}")
+        engine.execute(f"SET GLOBAL {name} = {value!r}")
     return engine
 
 

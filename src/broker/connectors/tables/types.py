@@ -54,15 +54,15 @@ def struct_arrays(schemas: Iterable[pl.Schema]) -> frozenset[str]:
 
 
 def _struct_arrays(name: str, dtype: pl.DataType) -> Iterator[str]:
-    if isinstance(dtype, pl.List | pl.Array):
-        inner = _instance(dtype.inner)
-        if isinstance(inner, pl.Struct):
+    is_array = isinstance(dtype, pl.List | pl.Array)
+    inner = _instance(dtype.inner) if isinstance(dtype, pl.List | pl.Array) else dtype
+    if isinstance(inner, pl.Struct):
+        if is_array:
             yield name
-        yield from _struct_arrays(name, inner) if not isinstance(inner, pl.Struct) else ()
-        dtype = inner
-    if isinstance(dtype, pl.Struct):
-        for field in dtype.fields:
+        for field in inner.fields:
             yield from _struct_arrays(field.name, _instance(field.dtype))
+    elif is_array:
+        yield from _struct_arrays(name, inner)
 
 
 def exact_integers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -73,10 +73,11 @@ def exact_integers(frame: pl.DataFrame) -> pl.DataFrame:
     polars.exceptions.InvalidOperationError
         If a value does not fit.
     """
-    narrow = {name: _narrow(dtype) for name, dtype in frame.schema.items()}
-    changed: dict[str, pl.DataType] = {
-        name: dtype for name, dtype in narrow.items() if dtype != frame.schema[name]
-    }
+    schema = frame.schema
+    narrow = {name: _narrow(dtype) for name, dtype in schema.items()}
+    changed = {name: dtype for name, dtype in narrow.items() if dtype != schema[name]}
+    if not changed:
+        return frame
     return frame.with_columns(pl.col(name).cast(dtype) for name, dtype in changed.items())
 
 
