@@ -9,6 +9,7 @@ from broker.alerts.alert import Alert
 from broker.alerts.convert import clean, without_bytes
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table
+from broker.surveys.picture import draw_alert
 from broker.wiring import Broker
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -35,7 +36,7 @@ def command(
     if avro:
         avro.write_bytes(latest.to_container())
     if plot:
-        plot.write_bytes(broker.survey.plot(latest))
+        plot.write_bytes(draw_alert(latest))
     if as_json:
         print_json(clean(without_bytes(latest.packet)))
     else:
@@ -52,7 +53,7 @@ def _show(alert: Alert, stored: int) -> None:
         ("ra, dec", f"{alert.ra:.6f}, {alert.dec:+.6f} deg"),
         ("mjd", f"{alert.mjd:.6f}"),
         ("band", alert.band or "–"),
-        ("previous detections", str(alert.n_previous)),
+        ("previous detections", str(alert.attributes["n_previous_detections"])),
         ("packet", f"{len(alert.payload):,} bytes"),
         ("stored alerts of the object", str(stored)),
     ]
