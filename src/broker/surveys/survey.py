@@ -97,6 +97,11 @@ class Survey:
         spots = {kind: self.schema_map.locations(f"cutout_{kind}") for kind in kinds}
         return {kind: found[0].path for kind, found in spots.items() if found}
 
+    @cached_property
+    def _cutout_records(self) -> frozenset[str]:
+        """Top-level fields that hold a cutout and nothing else."""
+        return frozenset(path[0] for path in self.cutouts.values()) - {self.schema_map["source"]}
+
     @property
     def previous_detections(self) -> str | None:
         """Field that lists the object's earlier detections."""
@@ -142,10 +147,9 @@ class Survey:
 
     def alerts_rows(self, frame: "AlertFrame") -> pl.DataFrame:
         """Return the rows of table ``alerts``: nested, in the survey's words, no cutouts."""
-        known = self.schemas.top_level_fields
-        if not known:
-            return frame.rows
-        return frame.rows.select(name for name in frame.rows.columns if name in known)
+        known = self.schemas.top_level_fields or frozenset(frame.rows.columns)
+        stored = known - self._cutout_records
+        return frame.rows.select(name for name in frame.rows.columns if name in stored)
 
     def dia_source_rows(self, frame: "AlertFrame") -> pl.DataFrame:
         """Return the rows of table ``DIASource``: one flat row a detection.
