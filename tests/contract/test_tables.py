@@ -117,6 +117,28 @@ def test_gaps_are_no_batches(tmp_path: Path) -> None:
     assert fresh.query(COUNT).item() == 84
 
 
+def test_late_batches_wait(tmp_path: Path) -> None:
+    """Batches that fill the gaps of a merged range are merged with the next one only."""
+    tables = ParquetTables(tmp_path)
+    for number in range(0, 80, 4):
+        tables.append("d", "t", rows(number), BatchKey("w0", number))
+    tables.compact()
+    for number in range(1, 76, 2):
+        tables.append("d", "t", rows(number), BatchKey("w0", number))
+
+    assert tables.compact() == 0
+    assert tables.query(COUNT).item() == 58 * 4
+    tables.append("d", "t", rows(80), BatchKey("w0", 80))
+    assert tables.compact() == 39
+    assert tables.query(COUNT).item() == 59 * 4
+
+
+def test_sum_too_large(tables: ParquetTables) -> None:
+    """A sum that no 64-bit integer holds is an error, not another number."""
+    with pytest.raises(UsageError, match="failed"):
+        tables.query("SELECT SUM(9223372036854775807) FROM d.t")
+
+
 def test_workers_are_merged_apart(tables: ParquetTables, folder: Path) -> None:
     """The files of two workers never meet."""
     for number in range(20):

@@ -181,6 +181,16 @@ def test_damage_is_told(written: Path) -> None:
         Partition(written).read(first)
 
 
+def test_file_that_went_away(written: Path) -> None:
+    """A reader of a file that someone deleted says so."""
+    reader = Partition(written)
+    first = next(reader.frames())
+    segment(written).unlink()
+
+    with pytest.raises(ServiceError, match="No such file"):
+        reader.read(first)
+
+
 def test_reader_follows_writer(tmp_path: Path) -> None:
     """A reader sees a batch as soon as it was appended."""
     writer, reader = SegmentWriter(tmp_path / "w0"), Partition(tmp_path / "w0")

@@ -85,7 +85,7 @@ class Partition:
         blob = _read(frame.path, frame.index_at, frame.tails_at - frame.index_at)
         numbers, bounds = index_from_bytes(blob)
         prefixes = [*self._segment_of(frame).prefixes(frame), b""]
-        with open(frame.path, "rb", buffering=0) as file:
+        with disk_errors(frame.path), open(frame.path, "rb", buffering=0) as file:
             return [
                 prefixes[numbers[i]]
                 + os.pread(file.fileno(), bounds[i + 1] - bounds[i], frame.tails_at + bounds[i])
@@ -449,7 +449,7 @@ def _write_all(descriptor: int, buffers: list[memoryview]) -> None:
 def _read(path: Path, at: int, size: int) -> bytes:
     if not size:
         return b""
-    with open(path, "rb", buffering=0) as file:
+    with disk_errors(path), open(path, "rb", buffering=0) as file:
         blob = os.pread(file.fileno(), size, at)
     if len(blob) != size:
         raise ServiceError(f"{path} is damaged: it ends within a batch")

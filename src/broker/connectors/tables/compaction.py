@@ -47,8 +47,8 @@ def compact_folder(folder: Path, sort_columns: Sequence[str]) -> int:
         counting, covered = split_covered(list_parts(folder))
         removed = _remove(covered)
         for group in _groups(counting):
-            _merge(folder, group, sort_columns)
-            removed += _remove(group) - 1
+            if _merge(folder, group, sort_columns):
+                removed += _remove(group) - 1
     return removed
 
 
@@ -94,14 +94,22 @@ def _filled(parts: list[Part]) -> Iterator[list[Part]]:
         yield group
 
 
-def _merge(folder: Path, group: Sequence[Part], sort_columns: Sequence[str]) -> None:
+def _merge(folder: Path, group: Sequence[Part], sort_columns: Sequence[str]) -> bool:
+    """Write the merged file unless its name is taken; tell whether it was written.
+
+    A name stands for the same rows for ever, or a reader could see some of them twice. It is
+    taken where late batches filled gaps in a merged range; they wait for the next batch.
+    """
+    batches = frozenset[int]().union(*(part.batches() for part in group))
+    path = folder / merged_name(group[0].worker, min(batches), max(batches))
+    if path.exists():
+        return False
     rows = pl.concat([pl.read_parquet(part.path) for part in group], rechunk=False)
     by = next((name for name in sort_columns if name in rows.columns), None)
     if by is not None:
         rows = rows.sort(by, maintain_order=True)
-    batches = frozenset[int]().union(*(part.batches() for part in group))
-    name = merged_name(group[0].worker, min(batches), max(batches))
-    write_part(folder / name, rows, batches, row_group_rows=_group_rows(rows), sync=True)
+    write_part(path, rows, batches, row_group_rows=_group_rows(rows), sync=True)
+    return True
 
 
 def _group_rows(rows: pl.DataFrame) -> int:

@@ -39,11 +39,14 @@ class Part:
 
     def batches(self) -> frozenset[int]:
         """Return the numbers of the batches within."""
-        return _metadata(self.path)[0] if self.is_merged else frozenset({self.first})
+        return self._metadata()[0] if self.is_merged else frozenset({self.first})
 
     def frame_bytes(self) -> int:
         """Return what the rows take in memory, in bytes."""
-        return _metadata(self.path)[1]
+        return self._metadata()[1]
+
+    def _metadata(self) -> tuple[frozenset[int], int]:
+        return _metadata(self.path, self.path.stat().st_mtime_ns)
 
     def covers(self, other: "Part") -> bool:
         """Tell whether `other` was taken into this file."""
@@ -153,8 +156,8 @@ def _listed(folder: Path) -> list[Part]:
 
 
 @lru_cache(maxsize=65536)
-def _metadata(path: Path) -> tuple[frozenset[int], int]:
-    """Return a file's batches and its bytes in memory; a file of one name never changes."""
+def _metadata(path: Path, mtime_ns: int) -> tuple[frozenset[int], int]:  # noqa: ARG001
+    """Return the batches of one version of a file and its bytes in memory."""
     found = pl.read_parquet_metadata(path)
     ranges = json.loads(found[_BATCHES])
     batches = frozenset(i for first, last in ranges for i in range(first, last + 1))
