@@ -8,6 +8,7 @@ from broker.surveys.known import DEFAULT_SURVEY, SURVEYS, get_survey
 from broker.surveys.opening import container_of, open_alert
 from broker.surveys.registry import SchemaRegistry, SchemaResolver
 from broker.surveys.schema_map import SchemaMap
+from broker.surveys.splitting import split_container
 from broker.surveys.survey import Survey
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "decode_batch",
     "get_survey",
     "open_alert",
+    "split_container",
 ]

@@ -50,6 +50,9 @@ class Survey:
         Which columns its table of detections has.
     cutout_format : str
         ``gzip`` (gzipped FITS) or ``fits``; empty if it sends none.
+    clustered_tables : bool
+        Whether its tables also have the time of publication and the HEALPix ids, by which
+        they are partitioned and clustered.
     generate : callable, optional
         Makes packets of a night from a count, a seed and a date.
     """
@@ -63,6 +66,7 @@ class Survey:
     object_id_type: pl.DataType = field(default_factory=pl.Int64)
     source_table: SourceTable = field(default_factory=SourceTable)
     cutout_format: str = ""
+    clustered_tables: bool = False
     generate: Generate | None = None
 
     @cached_property

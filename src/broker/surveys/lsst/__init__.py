@@ -23,4 +23,5 @@ SURVEY = Survey(
     time_scale="tai",
     source_table=SourceTable(record="diaSource"),
     cutout_format="fits",
+    clustered_tables=True,
 )
