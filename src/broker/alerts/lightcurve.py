@@ -9,6 +9,7 @@ import polars as pl
 import yaml
 from numpy.typing import NDArray
 
+from broker.alerts.photometry import mag_to_flux
 from broker.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -291,11 +292,11 @@ class _Columns:
         number, forced, time, band, zero, flux, error, mag, mag_error, sign, limit = columns
         signs = np.where([value in survey.negative for value in sign], -1.0, 1.0)
         zp, mags, limits = _floats(zero), _floats(mag), _floats(limit)
-        from_mag, from_mag_error = _fluxes(mags, zp, _floats(mag_error))
+        from_mag, from_mag_error = mag_to_flux(mags, zp, _floats(mag_error))
         fluxes = _first_finite(_floats(flux), signs * from_mag)
         errors = _first_finite(_floats(error), from_mag_error)
         is_limit = ~np.isfinite(fluxes) & np.isfinite(limits)
-        errors = np.where(is_limit, _fluxes(limits, zp, limits)[0] / LIMIT_SIGMA, errors)
+        errors = np.where(is_limit, mag_to_flux(limits, zp, limits)[0] / LIMIT_SIGMA, errors)
         found = {
             "number": np.array(number, np.int64),
             "mjd": _floats(time) + survey.time_offset,
@@ -315,12 +316,6 @@ def _floats(values: Sequence[Any]) -> Array:
 
 def _first_finite(first: Array, second: Array) -> Array:
     return np.where(np.isfinite(first), first, second)
-
-
-def _fluxes(mag: Array, zp: Array, mag_error: Array) -> tuple[Array, Array]:
-    """Return flux and error; NaN where a magnitude is missing."""
-    flux = 10 ** ((zp - mag) / 2.5)
-    return flux, flux * mag_error * np.log(10) / 2.5
 
 
 def _once(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

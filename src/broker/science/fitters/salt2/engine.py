@@ -170,5 +170,6 @@ def _scan_tables(
     values = tables.values[:, :-4]
     coarse = np.einsum("bpmjk,cbk->jcbpm", values, weights)
     low, high = np.log1p(preset.z) / LOG_STEP + _MARGIN
-    rows = np.unique(np.round(np.linspace(low, high, _SCAN_Z)).astype(np.int64))
+    spread = np.linspace(np.ceil(low), np.floor(high), _SCAN_Z)
+    rows = np.unique(np.round(spread).astype(np.int64))
     return np.ascontiguousarray(coarse), np.expm1(LOG_STEP * (rows - _MARGIN)), rows, colours

@@ -512,6 +512,8 @@ def _finish(starts, order, count, profile, limits, data, model, work, prior, sec
     winner = np.empty(SIZE)
     for n in range(count):
         s = order[n]
+        for a in range(SIZE):
+            starts[s, a] = min(max(starts[s, a], limits[0][a]), limits[1][a])
         if profile[s] > value + _HOPELESS:
             chi2, used, converged = profile[s], 0, True
         else:
@@ -614,7 +616,10 @@ def _errors(p, limits, hessian, covariance):  # type: ignore[no-untyped-def]
         if use[a] and (p[a] <= low[a] or p[a] >= high[a]):
             use[a] = False
             covariance[a, a] = np.nan
-    return _covariance(hessian, use, covariance)
+    if _covariance(hessian, use, covariance):
+        return True
+    covariance[:] = np.nan
+    return False
 
 
 @_compiled
