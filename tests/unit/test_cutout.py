@@ -65,7 +65,7 @@ def test_cards_that_break_the_standard_are_read_in_silence():
 )
 def test_what_is_no_image_is_refused(raw):
     """Garbage, empty and cut files are decode errors that name the cutout."""
-    with pytest.raises(DecodeError, match="gzip|template"):
+    with pytest.raises(DecodeError, match=r"gzip|template"):
         open_cutout("template", raw)
 
 

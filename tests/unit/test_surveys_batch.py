@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 
 import fastavro
 import numpy as np
@@ -125,13 +126,25 @@ def test_gzip_is_opened():
 
 
 def test_a_bare_datum_needs_its_schema():
-    """Without a schema nothing can be said about bare bytes; with one they decode."""
-    avro = LSST.schemas.get("v9_0")
+    """Without survey and schema nothing can be said about bare bytes; with one they decode."""
     body = sent(LSST, "v9_0")[5:]
-    _, errors = decode_batch([body], LSST)
-    frames, _ = decode_batch([body], LSST, schema=avro)
+    _, errors = decode_batch([body])
+    frames, _ = decode_batch([body], schema=LSST.schemas.get("v9_0"))
     assert "needs a named schema" in str(errors[0])
     assert frames[0].schema_version == "v9_0"
+
+
+@pytest.mark.parametrize("version", ["v7_0", "v11_1"])
+def test_a_frame_that_lost_its_id_decodes_with_the_schema_that_fits(version):
+    """A bare datum of a survey that numbers its schemas is tried with all that ship."""
+    frames, _ = decode_batch([sent(LSST, version)[5:]], LSST)
+    assert [frame.schema_version for frame in frames] == [version]
+
+
+def test_bare_garbage_gives_one_reason():
+    """The error has the words of one schema, not of ten."""
+    _, errors = decode_batch([b"\x02garbage"], LSST)
+    assert re.fullmatch(r"lsst\.v11_1\.alert: .* \(nor as 9 older schemas\)", str(errors[0]))
 
 
 def test_bare_datums_of_both_versions_decode_in_one_batch():

@@ -6,7 +6,9 @@ import io
 import json
 
 import fastavro
+import numpy as np
 import pytest
+from astropy.io import fits
 
 from broker.errors import DecodeError, UnknownSchemaError, UsageError
 from broker.surveys import DEFAULT_SURVEY, SURVEYS, container_of, get_survey, open_alert
@@ -97,9 +99,18 @@ def test_a_json_notice_opens():
     assert (alert.survey, alert.object_id, alert.ra) == ("lvk", "MS240715a", None)
 
 
+def test_the_cutouts_of_json_are_base64():
+    """An image in a JSON alert is read like any other."""
+    out = io.BytesIO()
+    fits.PrimaryHDU(np.ones((3, 4), np.float32)).writeto(out)
+    packet = example_packet(LSST.schemas.get("v10_0"), cutoutScience=out.getvalue())
+    text = json.dumps(packet, default=lambda value: base64.b64encode(value).decode())
+    assert open_alert(text.encode()).cutouts["science"].data.shape == (3, 4)
+
+
 def test_garbage_lists_what_was_tried():
     """The error says as what the bytes were tried, and does not hold them."""
-    with pytest.raises(DecodeError, match="as bytes: no known format.*as base64: no known format"):
+    with pytest.raises(DecodeError, match=r"as bytes: no known format.*as base64: no known format"):
         open_alert(b"bm90IGFuIGFsZXJ0")
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from broker.errors import DecodeError, MissingFieldError, PacketError
 from broker.surveys.avro import AvroSchema, ColumnDecoder, Decoded
 from broker.surveys.registry import SchemaResolver
-from broker.surveys.routing import Group, Router
+from broker.surveys.routing import Group, Router, one_reason
 from broker.surveys.rows import lists_field
 from broker.surveys.shipped import field_paths
 from broker.surveys.survey import Survey
@@ -54,7 +54,7 @@ class AlertFrame:
     schema_version: str
     index: NDArray[np.int64]
     rows: pl.DataFrame
-    blobs: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    blobs: dict[str, tuple[NDArray[np.int64], NDArray[np.int32]]]
     keys: pl.DataFrame
     prefixes: Sequence[bytes] = ()
     prefix_index: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
@@ -125,18 +125,18 @@ def decode_batch(
 def _decode_group(group: Group, errors: dict[int, PacketError]) -> list[AlertFrame]:
     """Decode with the first schema that fits; what fits none becomes an error."""
     frames: list[AlertFrame] = []
-    reasons: dict[int, str] = {}
+    reasons: dict[int, list[str]] = {}
     for schema in group.schemas:
-        decoded = _decoder(schema).decode(group.payloads, group.starts, group.framing)
+        decoded = group.decode(_decoder(schema))
         frames += _frames(group, schema, decoded, errors)
         for position, reason in decoded.errors.items():
-            reasons[position] = f"{reasons.get(position, '')}{schema.name}: {reason}; "
+            reasons.setdefault(position, []).append(f"{schema.name}: {reason}")
         group = group.subset(sorted(decoded.errors))
         reasons = {new: reasons[old] for new, old in enumerate(sorted(decoded.errors))}
         if not group.payloads:
             break
     for position, number in enumerate(group.numbers):
-        errors[number] = DecodeError(reasons[position].rstrip("; "))
+        errors[number] = DecodeError(one_reason(reasons[position]))
     return frames
 
 

@@ -7,7 +7,7 @@ first bytes       format
 ``1f 8b``         gzip of one of the others
 ``00`` + 4 bytes  Confluent frame: schema id, big-endian, ``100 * major + minor``; datum
 ``{``             JSON, white space before it allowed
-anything else     bare Avro datum; the schema has to be known
+anything else     bare Avro datum; its schema has to be known, or is one of the survey's
 ================  =====================================================================
 
 A bare alert begins with a positive id as a zig-zag number, whose first byte is even; ``O``,

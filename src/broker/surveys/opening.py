@@ -21,7 +21,7 @@ from broker.surveys.envelope import FRAME_BYTES, Format, format_of, schema_id, u
 from broker.surveys.json_packets import encode_json, json_schema, load_json, survey_of
 from broker.surveys.known import SURVEYS, get_survey
 from broker.surveys.registry import SchemaResolver
-from broker.surveys.routing import bare_schemas, numbered_schema, survey_of_schema
+from broker.surveys.routing import bare_schemas, numbered_schema, one_reason, survey_of_schema
 from broker.surveys.shipped import field_paths
 from broker.surveys.survey import Survey
 
@@ -63,8 +63,11 @@ class SurveyReader:
         return self.opened.packet
 
     def value(self, key: str, packet: Mapping[str, Any]) -> Any:
-        """Return the value of a generic word."""
-        return self.opened.survey.schema_map.get_value(key, packet)
+        """Return the value of a generic word; JSON's cutouts are base64."""
+        value = self.opened.survey.schema_map.get_value(key, packet)
+        if key.startswith("cutout_") and isinstance(value, str):
+            return _from_base64(value)
+        return value
 
     def band(self, packet: Mapping[str, Any]) -> str | None:
         """Return the band of the detection."""
@@ -221,7 +224,7 @@ def _from_bare(payload: bytes, survey: Survey | None, schema: AvroSchema | None)
             reasons.append(f"{one.name}: {error}")
         else:
             return Opened(whose, one, packet, _contained(one, payload))
-    raise DecodeError("; ".join(reasons))
+    raise DecodeError(one_reason(reasons))
 
 
 def _contained(schema: AvroSchema, body: bytes) -> Callable[[], bytes]:
@@ -241,6 +244,13 @@ def _payloads(source: str | Path | bytes | BinaryIO) -> list[tuple[str, bytes]]:
             raise UsageError(f"{source[:80]!r} is neither a file nor base64")
         return found
     return [("file object", source.read())]
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise DecodeError(f"the cutout is not base64: {error}") from error
 
 
 def _base64(text: bytes) -> list[tuple[str, bytes]]:

@@ -1,20 +1,21 @@
 """Sort payloads into groups that one decoder call can take."""
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-import fastavro
 import numpy as np
-from numpy.typing import NDArray
 
 from broker.errors import DecodeError, PacketError, UnknownSchemaError
-from broker.surveys.avro import AvroSchema, ContainerHeader, decode_container, read_header
+from broker.surveys.avro import AvroSchema, ColumnDecoder, Decoded, read_header
 from broker.surveys.envelope import FRAME_BYTES, Format, format_of, schema_id, unzip
 from broker.surveys.json_packets import encode_json, json_schema, load_json, survey_of
 from broker.surveys.known import SURVEYS
 from broker.surveys.registry import SchemaResolver
 from broker.surveys.survey import Survey
+
+
+Framing = Literal["bare", "container", "compressed container"]
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Group:
 
     survey: Survey
     schemas: tuple[AvroSchema, ...]
-    framing: str
+    framing: Framing
     version: str = ""
     numbers: list[int] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
@@ -35,16 +36,18 @@ class Group:
     prefix_index: list[int] = field(default_factory=list)
 
     def add(self, number: int, payload: bytes, offset: int, prefix: int = -1) -> None:
-        """Append a payload whose datum or first block starts at `offset`."""
+        """Append a payload; its datum, or the sync marker of its header, is at `offset`."""
         self.numbers.append(number)
         self.payloads.append(payload)
         self.offsets.append(offset)
         self.prefix_index.append(prefix)
 
-    @property
-    def starts(self) -> NDArray[np.int64]:
-        """Where decoding starts in each payload."""
-        return np.asarray(self.offsets, np.int64)
+    def decode(self, decoder: ColumnDecoder) -> Decoded:
+        """Decode all payloads with one schema's decoder."""
+        if self.framing == "compressed container":
+            return decoder.decode(self.payloads, None, "container")
+        starts = np.asarray(self.offsets, np.int64)
+        return decoder.decode(self.payloads, starts, self.framing)
 
     def subset(self, positions: Sequence[int]) -> "Group":
         """Return the payloads at some positions."""
@@ -70,7 +73,6 @@ class _Seen:
     """A container header met in this batch, and where its packets go."""
 
     prefix: bytes
-    length: int
     group: Group
     number: int
 
@@ -102,7 +104,7 @@ class Router:
         """Put a payload into its group, or its error into `errors`."""
         last = self._last
         if last is not None and payload.startswith(last.prefix):
-            last.group.add(number, payload, last.length, last.number)
+            last.group.add(number, payload, len(last.prefix), last.number)
             return
         try:
             self._route(number, payload, format_of(payload, self._wire), as_sent=True)
@@ -127,30 +129,19 @@ class Router:
     def _container(self, number: int, payload: bytes, as_sent: bool) -> None:
         header = read_header(payload)
         survey = survey_of_schema(header.schema, self._survey)
+        version = survey.version_of(header.schema)  # equal schemas may name two versions
         if header.codec != "null":
-            self._recoded(number, payload, header, survey)
+            group = self._group(survey, (header.schema,), "compressed container", version)
+            group.add(number, payload, 0)
             return
         seen = self._seen.get(header.prefix)
         if seen is None:
-            version = survey.version_of(header.schema)  # equal schemas may name two versions
             group = self._group(survey, (header.schema,), "container", version)
             group.prefixes.append(header.prefix)
-            seen = _Seen(header.prefix, header.length, group, len(group.prefixes) - 1)
+            seen = _Seen(header.prefix, group, len(group.prefixes) - 1)
             self._seen[header.prefix] = seen
-        seen.group.add(number, payload, seen.length, seen.number if as_sent else -1)
+        seen.group.add(number, payload, len(header.prefix), seen.number if as_sent else -1)
         self._last = seen if as_sent else self._last
-
-    def _recoded(
-        self, number: int, payload: bytes, header: ContainerHeader, survey: Survey
-    ) -> None:
-        """Take a compressed container apart; its records go on as bare datums."""
-        version = survey.version_of(header.schema)
-        group = self._group(survey, (header.schema,), "bare", version)
-        bodies = [_encode(record, header.schema) for record in decode_container(payload)]
-        if not bodies:
-            raise DecodeError("the container holds no record")
-        for body in bodies:
-            group.add(number, body, 0)
 
     def _confluent(self, number: int, payload: bytes) -> None:
         survey, schema = numbered_schema(schema_id(payload), self._survey, self._resolver)
@@ -169,7 +160,7 @@ class Router:
         group.add(number, payload, 0)
 
     def _group(
-        self, survey: Survey, schemas: tuple[AvroSchema, ...], framing: str, version: str = ""
+        self, survey: Survey, schemas: tuple[AvroSchema, ...], framing: Framing, version: str = ""
     ) -> Group:
         key = (survey.name, framing, version, *(str(schema.fingerprint) for schema in schemas))
         if key not in self._groups:
@@ -219,6 +210,12 @@ def numbered_schema(
     raise UnknownSchemaError("; ".join(reasons))
 
 
+def one_reason(reasons: Sequence[str]) -> str:
+    """Return why none of several schemas fits, with the words of the newest."""
+    others = f" (nor as {len(reasons) - 1} older schemas)" if len(reasons) > 1 else ""
+    return f"{reasons[0]}{others}"
+
+
 def bare_schemas(
     survey: Survey | None, schema: AvroSchema | None
 ) -> tuple[Survey, tuple[AvroSchema, ...]]:
@@ -231,17 +228,11 @@ def bare_schemas(
     """
     if schema is not None:
         return survey_of_schema(schema, survey), (schema,)
-    if survey is None or survey.wire != "bare":
-        whose = f"{survey.name} sends no bare datums" if survey else "no survey is given"
+    if survey is None or survey.wire not in ("bare", "confluent"):
+        whose = f"{survey.name} sends containers" if survey else "no survey is given"
         raise DecodeError(
             f"no known format: neither Avro container, Confluent frame, gzip nor JSON; as a bare "
             f"Avro datum it needs a named schema ({whose})"
         )
     found = (survey.schemas.get(version) for version in survey.schemas.versions)
     return survey, tuple(one for one in found if one is not None)
-
-
-def _encode(record: object, schema: AvroSchema) -> bytes:
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, schema.fastavro, record)
-    return out.getvalue()

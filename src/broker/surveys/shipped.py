@@ -49,7 +49,7 @@ class ShippedSchemas:
     def most_alike(self, paths: set[str]) -> str | None:
         """Return the version whose dotted field names are most like `paths`, if any is alike."""
         fields = {version: self._paths(version) for version in self.versions}
-        best = max(fields, key=lambda version: _jaccard(fields[version], paths), default=None)
+        best = max(fields, key=lambda version: _likeness(fields[version], paths), default=None)
         if best is None or len(fields[best] & paths) < _SHARED * len(paths):
             return None
         return best
@@ -86,5 +86,6 @@ def _record(type_: Any) -> Mapping[str, Any] | None:
     return _record(type_["type"]) if isinstance(type_["type"], Mapping | list) else None
 
 
-def _jaccard(first: set[str], second: set[str]) -> float:
-    return len(first & second) / max(len(first | second), 1)
+def _likeness(fields: set[str], paths: set[str]) -> tuple[int, int]:
+    """Most shared fields first, then fewest others."""
+    return len(fields & paths), -len(fields)
