@@ -30,7 +30,9 @@ from broker.surveys import (
     get_survey,
 )
 
-SOURCES: Mapping[str, tuple[str, str]] = {}
+SOURCES: Mapping[str, tuple[str, str]] = {
+    "kafka": ("broker.connectors.sources.kafka:KafkaSource", "kafka"),
+}
 """Scheme of a place -> class path of its source and the extra that installs it."""
 
 SORT_COLUMNS = ("objectId", "objectid", "diaObjectId", "object_id")

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -25,7 +28,7 @@ COMMON: Mapping[str, Any] = {
     "reconnect.backoff.max.ms": 10_000,
     "socket.keepalive.enable": True,
     "log.connection.close": False,
-    "statistics.interval.ms": 1000,
+    "statistics.interval.ms": 2000,
 }
 
 _FORBIDDEN = {
@@ -47,6 +50,22 @@ _REFUSED = {
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """UNIX time, time that only runs forward, and waiting."""
+
+    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def today(self) -> date:
+        """Return the UTC date."""
+        return datetime.fromtimestamp(self.now(), UTC).date()
+
+
+SYSTEM_CLOCK = Clock()
 
 
 def error_of(exception: KafkaException) -> KafkaError:
@@ -163,7 +182,7 @@ class Connection:
 class _Hushed:
     """What librdkafka would print, kept for those who debug."""
 
-    def log(self, level: int, message: str, *values: Any) -> None:
+    def log(self, _level: int, message: str, *values: Any) -> None:
         _LOG.debug(message, *values)
 
 

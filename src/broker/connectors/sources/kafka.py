@@ -1,0 +1,428 @@
+"""Alerts from Kafka: a consumer that can be left alone."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from broker.config import Settings
+from broker.connectors.kafka.client import (
+    SYSTEM_CLOCK,
+    Clock,
+    Connection,
+    error_of,
+    make_client,
+    service_error,
+)
+from broker.connectors.kafka.health import Health, OffsetGap, PartitionHealth, write_health
+from broker.connectors.kafka.offsets import Jump, Offsets, Partition
+from broker.connectors.kafka.place import KafkaPlace, read_place
+from broker.connectors.kafka.topics import TopicWatch
+from broker.connectors.sources.files import ORIGIN_SCHEMA
+from broker.errors import TransientError
+from broker.instance import Instance
+from broker.ports import SourceBatch
+from broker.surveys import DEFAULT_SURVEY, get_survey
+
+_LOG = logging.getLogger(__name__)
+
+_PROPERTIES = {
+    "enable.auto.commit": False,
+    "auto.offset.reset": "earliest",
+    "partition.assignment.strategy": "cooperative-sticky",
+    "enable.partition.eof": True,
+    # A dead worker's partitions go to the others after this time.
+    "session.timeout.ms": 10_000,
+    "max.poll.interval.ms": 600_000,
+    "queued.max.messages.kbytes": 131_072,
+    "fetch.wait.max.ms": 100,
+}
+_MAX_BATCH_BYTES = 64 << 20
+"""A batch ends early at this size, so that memory stays flat whatever the packets weigh."""
+
+_ANSWER_S = 5.0
+"""How long one question to the server may take."""
+
+_LAST_COMMIT_TRIES = 5
+
+
+class KafkaSource:
+    """Read packets from topics, as one member of a consumer group.
+
+    Offsets are committed for durable batches only. Without `follow` the source ends when the
+    group has read what the topics held at the start. Lost connections come back by
+    themselves; a rebalance takes nothing away that was not durable.
+
+    Parameters
+    ----------
+    place : KafkaPlace
+        Where to read, and as whom.
+    follow : bool
+        Go on at the end.
+    topic_wait_s : float
+        How long to wait for topics that do not exist yet, s.
+    health_file : Path, optional
+        Where to write a snapshot of the health every few seconds.
+    clock : optional
+        Time, for tests.
+    """
+
+    def __init__(
+        self,
+        place: KafkaPlace,
+        *,
+        follow: bool = False,
+        topic_wait_s: float = 600.0,
+        health_file: Path | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._place = place
+        self._follow = follow
+        self._health_file = health_file
+        self._clock = clock
+        self._answer_s = min(_ANSWER_S, max(topic_wait_s, 0.5))
+        self._watch = TopicWatch(place.topics, topic_wait_s, place.night, place.partial)
+        self._connection = Connection(place.bootstrap, clock.now)
+        self._offsets = Offsets()
+        self._messages: list[Message] = []
+        self._subscribed: list[str] = []
+        self._ends: dict[Partition, int] | None = None
+        self._joined = self._ended = False
+        self._gaps: list[OffsetGap] = []
+        self._last_message: float | None = None
+        self._last_commit: float | None = None
+        self._commit_failed = False
+        self._told: set[str] = set()
+        self._next_tick_s = float("-inf")
+        self._consumer: Any = make_client(
+            Consumer,
+            {**_PROPERTIES, **place.properties, "group.id": place.group},
+            error_cb=self._connection.on_error,
+            stats_cb=self._connection.on_statistics,
+            on_commit=self._on_commit,
+        )
+
+    @classmethod
+    def from_url(cls, url: str, settings: Settings, *, follow: bool = False) -> "KafkaSource":
+        """Make the source of ``kafka://bootstrap[,…]/topic[,…]``."""
+        survey = get_survey(settings.survey or DEFAULT_SURVEY)
+        worker = Instance(survey.name, settings.testid or None).name("worker")
+        return cls(
+            read_place(url, settings, survey),
+            follow=follow,
+            topic_wait_s=settings.kafka_topic_wait_s,
+            health_file=settings.home_path / "health" / f"{worker}-{settings.worker}.json",
+        )
+
+    def batches(self, max_payloads: int, max_wait_s: float) -> Iterator[SourceBatch]:
+        """Yield batches; an empty one means that nothing came within `max_wait_s`.
+
+        Raises
+        ------
+        NotFoundError
+            If a topic does not exist when the deadline has passed.
+        ForbiddenError
+            If the server does not let us in.
+        """
+        while not self._is_drained():
+            self._tick()
+            yield self._gather(max_payloads, max_wait_s)
+        self._ended = True
+        self._write_health()
+
+    def commit(self, batch: SourceBatch) -> None:
+        """Record that `batch` and all before it are durable; waits only after the last one.
+
+        Nothing is committed for partitions that another consumer owns by now.
+        """
+        self._offsets.make_durable(batch.origins)
+        if self._ended:
+            self._commit_and_wait()
+            self._write_health()
+        else:
+            self._send_commit()
+
+    def close(self) -> None:
+        """Commit what is durable, leave the group and let go."""
+        self._ended = True
+        self._commit_and_wait()
+        self._write_health()
+        self._consumer.close()
+
+    def health(self) -> Health:
+        """Return how the consumer is right now."""
+        return Health(
+            self._state(),
+            self._clock.now(),
+            group=self._place.group,
+            topics=tuple(self._subscribed),
+            missing=tuple(self._watch.missing),
+            partitions=tuple(map(self._partition_health, self._offsets.assigned)),
+            gaps=tuple(self._gaps),
+            last_message=self._last_message,
+            last_commit=self._last_commit,
+            reconnects=self._connection.reconnects,
+            reason=self._connection.reason if self._connection.lost else "",
+        )
+
+    def _gather(self, max_payloads: int, max_wait_s: float) -> SourceBatch:
+        """Poll until a batch is full by count, bytes or time."""
+        self._messages, size = [], 0
+        deadline = self._clock.monotonic() + max_wait_s
+        while len(self._messages) < max_payloads and size < _MAX_BATCH_BYTES:
+            message = self._poll(max(deadline - self._clock.monotonic(), 0))
+            if message is None:
+                break
+            if (error := message.error()) is not None:
+                self._on_message_error(message, error)
+                continue
+            self._messages.append(message)
+            size += len(message)
+        return self._batch()
+
+    def _poll(self, wait_s: float) -> Message | None:
+        try:
+            message: Message | None = self._consumer.poll(wait_s)
+        except KafkaException as error:
+            raise service_error(error_of(error), "reading from Kafka") from error
+        return message
+
+    def _batch(self) -> SourceBatch:
+        messages, self._messages = self._messages, []
+        batch = SourceBatch([it.value() or b"" for it in messages], _origins(messages))
+        if messages:
+            self._connection.up()
+            self._last_message = messages[-1].timestamp()[1] / 1000
+            for jump in self._offsets.take(batch.origins):
+                self._note_gap(jump)
+        return batch
+
+    def _on_message_error(self, message: Message, error: KafkaError) -> None:
+        topic = message.topic() or ""
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._offsets.reached_end((topic, message.partition() or 0), message.offset() or 0)
+        elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            self._say_once(f"topic {topic} has gone; waiting until it is back")
+        elif not error.retriable():
+            failure = service_error(error, f"reading {topic or 'from Kafka'}")
+            if not isinstance(failure, TransientError):
+                raise failure
+
+    def _tick(self) -> None:
+        """Do what is not due with every message."""
+        now_s = self._clock.monotonic()
+        self._connection.check()
+        if self._watch.due(now_s):
+            self._look_for_topics(now_s)
+        if now_s < self._next_tick_s:
+            return
+        self._next_tick_s = now_s + 1.0
+        if self._commit_failed:
+            self._send_commit()
+        self._report_empty()
+        self._write_health()
+
+    def _write_health(self) -> None:
+        if self._health_file is not None:
+            write_health(self._health_file, self.health())
+
+    def _look_for_topics(self, now_s: float) -> None:
+        existing = self._existing_topics()
+        wanted = sorted(self._watch.look(existing, self._clock.today(), now_s))
+        if self._watch.missing and existing is not None:
+            names = ", ".join(self._watch.missing)
+            self._say_once(f"waiting for {names}: not there yet")
+        if wanted and wanted != self._subscribed:
+            _LOG.info("reading %s as group %s", ", ".join(wanted), self._place.group)
+            self._consumer.subscribe(
+                wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            self._subscribed = wanted
+
+    def _existing_topics(self) -> dict[str, Any] | None:
+        try:
+            topics: dict[str, Any] = self._consumer.list_topics(timeout=self._answer_s).topics
+        except KafkaException as error:
+            self._connection.on_error(error_of(error))
+            self._connection.check()
+            return None
+        self._connection.up()
+        return {name: found for name, found in topics.items() if found.error is None}
+
+    def _on_assign(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
+        """Take partitions over where their group stands; called within `poll`."""
+        found = list(partitions)
+        with suppress(KafkaException):  # then it is only not known what was committed before
+            found = consumer.committed(list(partitions), timeout=self._answer_s)
+        self._offsets.assign({(it.topic, it.partition): it.offset for it in found})
+        consumer.incremental_assign(list(partitions))
+        self._joined = True
+
+    def _on_revoke(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
+        """Give partitions up, with what was gathered of them and is on nobody's books."""
+        gone = {(it.topic, it.partition) for it in partitions}
+        with suppress(KafkaException):
+            self._commit_now()
+        self._offsets.revoke(gone)
+        self._messages = [it for it in self._messages if (it.topic(), it.partition()) not in gone]
+        consumer.incremental_unassign(list(partitions))
+
+    def _on_lost(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
+        """Forget partitions that others own already; a commit would be refused."""
+        gone = {(it.topic, it.partition) for it in partitions}
+        self._offsets.revoke(gone)
+        self._messages = [it for it in self._messages if (it.topic(), it.partition()) not in gone]
+        consumer.incremental_unassign(list(partitions))
+
+    def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """Take the server's answer to a commit; what failed is sent again later."""
+        done = {(it.topic, it.partition): it.offset for it in partitions if it.error is None}
+        if error is None and done:
+            self._offsets.confirm(done)
+            self._last_commit = self._clock.now()
+        self._commit_failed = error is not None or len(done) < len(partitions)
+
+    def _send_commit(self) -> None:
+        if offsets := _positions(self._offsets.to_commit()):
+            self._commit_failed = False
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+            except KafkaException:
+                self._commit_failed = True
+
+    def _commit_now(self) -> None:
+        if offsets := _positions(self._offsets.to_commit()):
+            self._on_commit(None, self._consumer.commit(offsets=offsets, asynchronous=False))
+
+    def _commit_and_wait(self) -> None:
+        """Commit for good; if the server does not answer, a later run skips the repeats."""
+        for attempt in range(_LAST_COMMIT_TRIES):
+            try:
+                return self._commit_now()
+            except KafkaException as error:
+                reason = error_of(error).str()
+                self._clock.sleep(min(2.0**attempt / 4, 2.0))
+        _LOG.warning("the last offsets could not be committed: %s", reason)
+        return None
+
+    def _is_drained(self) -> bool:
+        """Tell whether the group has read all that was there at the start."""
+        if self._follow or not (self._watch.complete and self._joined):
+            return False
+        if self._ends is None:
+            self._ends = self._end_offsets()
+        if self._ends is None:
+            return False
+        assigned = set(self._offsets.assigned)
+        ours = {it: end for it, end in self._ends.items() if it in assigned}
+        if any(self._offsets.read.get(it, -1) < end for it, end in ours.items()):
+            return False
+        return self._others_are_done([it for it in self._ends if it not in assigned])
+
+    def _end_offsets(self) -> dict[Partition, int] | None:
+        """Return the end of every partition that holds a message; None if nobody answers."""
+        topics = self._existing_topics()
+        if topics is None:
+            return None
+        ends: dict[Partition, int] = {}
+        try:
+            for name in self._subscribed:
+                for number in topics[name].partitions:
+                    low, high = self._consumer.get_watermark_offsets(
+                        TopicPartition(name, number), timeout=self._answer_s
+                    )
+                    if high > low:
+                        ends[name, number] = high
+        except (KafkaException, KeyError):
+            return None
+        return ends
+
+    def _others_are_done(self, partitions: Sequence[Partition]) -> bool:
+        """Tell whether the other members have committed their partitions up to the end."""
+        if not partitions:
+            return True
+        try:
+            asked = [TopicPartition(*partition) for partition in partitions]
+            found = self._consumer.committed(asked, timeout=self._answer_s)
+        except KafkaException:
+            return False
+        ends = self._ends or {}
+        return all(it.offset >= ends[it.topic, it.partition] for it in found)
+
+    def _note_gap(self, jump: Jump) -> None:
+        """Name offsets that the server has no more, with the reason."""
+        topic, number = jump.partition
+        low = 0
+        with suppress(KafkaException):
+            found = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, number), timeout=self._answer_s
+            )
+            low = found[0] if found else 0
+        reason = "retention" if jump.last < low else "compaction or an aborted transaction"
+        self._gaps.append(OffsetGap(topic, number, jump.first, jump.last, reason))
+        _LOG.warning(
+            "%s[%d]: offsets %d to %d are gone (%s)", topic, number, jump.first, jump.last, reason
+        )
+
+    def _report_empty(self) -> None:
+        if self._joined and self._state() == "empty":
+            self._say_once(f"{', '.join(self._subscribed)}: there, but empty so far")
+
+    def _say_once(self, words: str) -> None:
+        if words not in self._told:
+            self._told.add(words)
+            _LOG.warning("%s", words)
+
+    def _state(self) -> str:
+        if self._ended:
+            return "ended"
+        if self._connection.lost:
+            return "disconnected"
+        if not self._subscribed:
+            return "waiting for topics"
+        if not self._joined:
+            return "joining"
+        return "empty" if self._is_empty() else "consuming"
+
+    def _is_empty(self) -> bool:
+        """Tell whether no assigned partition holds a message, as far as is known."""
+        marks = [self._watermarks(partition) for partition in self._offsets.assigned]
+        return (
+            self._last_message is None
+            and bool(marks)
+            and all(low == high >= 0 for low, high in marks)
+        )
+
+    def _watermarks(self, partition: Partition) -> tuple[int, int]:
+        """Return the first and the next offset of a partition as last heard, -1 unknown."""
+        with suppress(KafkaException):
+            known = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+            if known:
+                return max(known[0], -1), max(known[1], -1)
+        return -1, -1
+
+    def _partition_health(self, partition: Partition) -> PartitionHealth:
+        read = self._offsets.read.get(partition, -1)
+        committed = self._offsets.committed.get(partition, -1)
+        return PartitionHealth(*partition, read, committed, self._watermarks(partition)[1])
+
+
+def _origins(messages: Sequence[Message]) -> pl.DataFrame:
+    """Return where messages came from; a message's place names its offset."""
+    columns = {
+        "topic": [it.topic() for it in messages],
+        "partition": [it.partition() for it in messages],
+        "offset": [it.offset() for it in messages],
+        "timestamp_ms": [it.timestamp()[1] for it in messages],
+    }
+    schema = {name: kind for name, kind in ORIGIN_SCHEMA.items() if name != "place"}
+    place = pl.format("{}[{}] offset {}", "topic", "partition", "offset")
+    return pl.DataFrame(columns, schema=schema).with_columns(place=place)
+
+
+def _positions(offsets: dict[Partition, int]) -> list[TopicPartition]:
+    return [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
