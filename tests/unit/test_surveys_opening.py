@@ -11,7 +11,14 @@ import pytest
 from astropy.io import fits
 
 from broker.errors import DecodeError, UnknownSchemaError, UsageError
-from broker.surveys import DEFAULT_SURVEY, SURVEYS, container_of, get_survey, open_alert
+from broker.surveys import (
+    DEFAULT_SURVEY,
+    SURVEYS,
+    container_of,
+    decode_batch,
+    get_survey,
+    open_alert,
+)
 from broker.surveys.example import encode_as_sent, example_packet
 from broker.surveys.ztf.generator import encode_packet, make_packet
 
@@ -195,6 +202,24 @@ def test_a_second_pass_through_the_container_changes_nothing():
     """A corrected container is left as it is."""
     once = container_of(sent(LSST, "v9_0")[1], LSST)
     assert container_of(once, LSST) == once
+
+
+def test_single_alerts_and_batches_agree(shared_data):
+    """Keys from columns are the words of the packets, for real alerts of every version."""
+    folders = [
+        *sorted((shared_data / "ztf").glob("*/*.avro"))[::5],
+        *(shared_data / "lsst/wire").iterdir(),
+    ]
+    payloads = [file.read_bytes() for file in folders]
+    frames, errors = decode_batch(payloads)
+    assert errors == {}
+    for frame in frames:
+        for place, row in zip(frame.index, frame.keys.iter_rows(named=True), strict=True):
+            alert = open_alert(payloads[place])
+            words = (alert.object_id, alert.source_id, alert.ra, alert.dec, alert.mjd)
+            assert words == tuple(row.values())[:5]
+            assert alert.attributes["n_previous_detections"] == row["n_previous"]
+            assert alert.schema_version == frame.schema_version
 
 
 def test_real_alerts_open_and_contain_the_same_data(shared_data):

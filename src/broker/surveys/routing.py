@@ -14,7 +14,6 @@ from broker.surveys.known import SURVEYS
 from broker.surveys.registry import SchemaResolver
 from broker.surveys.survey import Survey
 
-
 Framing = Literal["bare", "container", "compressed container"]
 
 
@@ -212,8 +211,10 @@ def numbered_schema(
 
 def one_reason(reasons: Sequence[str]) -> str:
     """Return why none of several schemas fits, with the words of the newest."""
-    others = f" (nor as {len(reasons) - 1} older schemas)" if len(reasons) > 1 else ""
-    return f"{reasons[0]}{others}"
+    if len(reasons) == 1:
+        return reasons[0]
+    older = len(reasons) - 1
+    return f"no known format; as a bare Avro datum of {reasons[0]} (nor of {older} older schemas)"
 
 
 def bare_schemas(
