@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -139,6 +140,25 @@ def test_sum_too_large(tables: ParquetTables) -> None:
         tables.query("SELECT SUM(9223372036854775807) FROM d.t")
 
 
+def test_column_that_changed_its_kind(tmp_path: Path) -> None:
+    """Where versions disagree, the kind that most have wins, at any depth."""
+    tables = ParquetTables(tmp_path)
+    old = {"id": [1], "x": [{"s": 1.0}], "past": [[{"x": {"s": 1.0}, "t": 5}]], "at": [2.5]}
+    at = pl.Series([datetime(2026, 1, 1, tzinfo=UTC)])
+    new = {"id": [2], "x": [0.25], "past": [[{"x": 0.5, "t": 6}]], "at": at}
+    tables.append("d", "t", pl.DataFrame(old), BatchKey("w0", 0))
+    tables.append("d", "t", pl.DataFrame(new), BatchKey("w0", 1))
+    tables.append("d", "t", pl.DataFrame({**new, "id": [3], "y": [1]}), BatchKey("w0", 2))
+
+    found = tables.query("SELECT t.id, t.x, p.x AS px, p.t, t.at FROM d.t, t.past AS p ORDER BY 1")
+
+    assert found.rows() == [
+        (1, None, None, 5, None),
+        (2, 0.25, 0.5, 6, at[0]),
+        (3, 0.25, 0.5, 6, at[0]),
+    ]
+
+
 def test_workers_are_merged_apart(tables: ParquetTables, folder: Path) -> None:
     """The files of two workers never meet."""
     for number in range(20):
@@ -185,6 +205,7 @@ def test_queries_while_another_process_writes(tmp_path: Path) -> None:
     """A reader sees whole batches only, while files appear, merge and go away."""
     program = """
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from broker.connectors.tables.parquet import ParquetTables
 from broker.ports import BatchKey

@@ -16,7 +16,8 @@ import xxhash
 
 from broker.connectors.tables.compaction import compact_folder
 from broker.connectors.tables.dialect import Relation, Translated, translate
-from broker.connectors.tables.parts import list_parts, part_name, split_covered, write_part
+from broker.connectors.tables.parts import Part, list_parts, part_name, split_covered, write_part
+from broker.connectors.tables.reconcile import casts
 from broker.connectors.tables.types import bigquery_schema, exact_integers, struct_arrays
 from broker.errors import TransientError, UsageError
 from broker.ports import BatchKey
@@ -118,7 +119,7 @@ class ParquetTables:
         folder = self._root / dataset / table
         if not (dataset and _NAME.fullmatch(dataset) and _NAME.fullmatch(table)):
             folder = self._root / "-"
-        selects = [text for it in _schema_folders(folder) if (text := _select(it))]
+        selects = _selects(folder)
         if not selects:
             known = ", ".join(self.tables()) or "none yet"
             name = f"{dataset}.{table}" if dataset else table
@@ -168,11 +169,25 @@ def _schema_folders(table: Path) -> list[Path]:
     return sorted(path for path in table.glob("*") if path.is_dir())
 
 
-def _select(folder: Path) -> str:
-    """Spell the rows of one schema as SQL; empty before its first file is there."""
-    counting, _ = split_covered(list_parts(folder))
-    paths = ", ".join("'" + str(part.path).replace("'", "''") + "'" for part in counting)
-    return f"FROM read_parquet([{paths}])" if paths else ""
+def _selects(table: Path) -> list[str]:
+    """Spell the rows of each schema as SQL."""
+    counting = {it: split_covered(list_parts(it))[0] for it in _schema_folders(table)}
+    folders = tuple(it for it, parts in counting.items() if parts)
+    return [
+        _select(counting[it], columns) for it, columns in zip(folders, _casts(folders), strict=True)
+    ]
+
+
+def _select(parts: Sequence[Part], columns: Mapping[str, str]) -> str:
+    paths = ", ".join("'" + str(part.path).replace("'", "''") + "'" for part in parts)
+    changed = ", ".join(f'TRY_CAST("{it}" AS {columns[it]}) AS "{it}"' for it in columns)
+    replace = f"SELECT * REPLACE ({changed}) " if changed else ""
+    return f"{replace}FROM read_parquet([{paths}])"
+
+
+@lru_cache(maxsize=256)
+def _casts(folders: tuple[Path, ...]) -> list[dict[str, str]]:
+    return casts([_schema(folder) for folder in folders])
 
 
 def _schemas(table: Path) -> list[pl.Schema]:

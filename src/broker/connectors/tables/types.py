@@ -21,10 +21,10 @@ _WORDS: dict[type[DataType] | DataTypeClass, str] = {
 def bigquery_type(dtype: pl.DataType) -> str:
     """Name a type as BigQuery does."""
     if isinstance(dtype, pl.Struct):
-        inside = ", ".join(f"{it.name} {bigquery_type(_instance(it.dtype))}" for it in dtype.fields)
+        inside = ", ".join(f"{it.name} {bigquery_type(instance(it.dtype))}" for it in dtype.fields)
         return f"STRUCT<{inside}>"
     if isinstance(dtype, pl.List | pl.Array):
-        return f"ARRAY<{bigquery_type(_instance(dtype.inner))}>"
+        return f"ARRAY<{bigquery_type(instance(dtype.inner))}>"
     if dtype.is_integer():
         return "INT64"
     if dtype.is_float():
@@ -55,12 +55,12 @@ def struct_arrays(schemas: Iterable[pl.Schema]) -> frozenset[str]:
 
 def _struct_arrays(name: str, dtype: pl.DataType) -> Iterator[str]:
     is_array = isinstance(dtype, pl.List | pl.Array)
-    inner = _instance(dtype.inner) if isinstance(dtype, pl.List | pl.Array) else dtype
+    inner = instance(dtype.inner) if isinstance(dtype, pl.List | pl.Array) else dtype
     if isinstance(inner, pl.Struct):
         if is_array:
             yield name
         for field in inner.fields:
-            yield from _struct_arrays(field.name, _instance(field.dtype))
+            yield from _struct_arrays(field.name, instance(field.dtype))
     elif is_array:
         yield from _struct_arrays(name, inner)
 
@@ -85,11 +85,12 @@ def _narrow(dtype: pl.DataType) -> pl.DataType:
     if isinstance(dtype, pl.Decimal) and dtype.scale == 0:
         return pl.Int64()
     if isinstance(dtype, pl.List):
-        return pl.List(_narrow(_instance(dtype.inner)))
+        return pl.List(_narrow(instance(dtype.inner)))
     if isinstance(dtype, pl.Struct):
-        return pl.Struct([pl.Field(it.name, _narrow(_instance(it.dtype))) for it in dtype.fields])
+        return pl.Struct([pl.Field(it.name, _narrow(instance(it.dtype))) for it in dtype.fields])
     return dtype
 
 
-def _instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
+def instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
+    """Return a type as an instance, which Polars does not always hand out."""
     return dtype if isinstance(dtype, pl.DataType) else dtype()
