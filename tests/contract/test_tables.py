@@ -157,6 +157,13 @@ def test_column_that_changed_its_kind(tmp_path: Path) -> None:
         (2, 0.25, 0.5, 6, at[0]),
         (3, 0.25, 0.5, 6, at[0]),
     ]
+    assert tables.tables()["d.t"] == {
+        "id": "INT64",
+        "x": "FLOAT64",
+        "past": "ARRAY<STRUCT<x FLOAT64, t INT64>>",
+        "at": "TIMESTAMP",
+        "y": "INT64",
+    }
 
 
 def test_workers_are_merged_apart(tables: ParquetTables, folder: Path) -> None:

@@ -17,8 +17,8 @@ import xxhash
 from broker.connectors.tables.compaction import compact_folder
 from broker.connectors.tables.dialect import Relation, Translated, translate
 from broker.connectors.tables.parts import Part, list_parts, part_name, split_covered, write_part
-from broker.connectors.tables.reconcile import casts
-from broker.connectors.tables.types import bigquery_schema, exact_integers, struct_arrays
+from broker.connectors.tables.reconcile import casts, united
+from broker.connectors.tables.types import bigquery_type, exact_integers, struct_arrays
 from broker.errors import TransientError, UsageError
 from broker.ports import BatchKey
 
@@ -85,7 +85,9 @@ class ParquetTables:
     def tables(self) -> dict[str, dict[str, str]]:
         """Return ``{"dataset.table": {column: type}}``, the types in BigQuery's words."""
         return {
-            f"{folder.parent.name}.{folder.name}": bigquery_schema(_schemas(folder))
+            f"{folder.parent.name}.{folder.name}": {
+                name: bigquery_type(dtype) for name, dtype in united(_schemas(folder)).items()
+            }
             for folder in self._table_folders()
         }
 

@@ -45,20 +45,55 @@ def casts(schemas: Sequence[pl.Schema]) -> list[dict[str, str]]:
     >>> casts([old, new, new])
     [{'x': 'FLOAT'}, {}, {}]
     """
+    return [
+        {name: _engine_type(it) for name, it in after.items() if it != before[name]}
+        for before, after in zip(schemas, _agreeing(schemas), strict=True)
+    ]
+
+
+def united(schemas: Sequence[pl.Schema]) -> dict[str, pl.DataType]:
+    """Return the columns that a query over all schemas sees, in order of appearance.
+
+    Examples
+    --------
+    >>> united([pl.Schema({"x": pl.Int32()}), pl.Schema({"x": pl.Float32(), "y": pl.String()})])
+    {'x': Float64, 'y': String}
+    """
+    found: dict[str, pl.DataType] = {}
+    for schema in _agreeing(schemas):
+        for name, dtype in schema.items():
+            found[name] = _wider(found[name], dtype) if name in found else dtype
+    return found
+
+
+def _agreeing(schemas: Sequence[pl.Schema]) -> list[dict[str, pl.DataType]]:
+    """Return the schemas with one kind for each column and field."""
     found: dict[_Path, list[pl.DataType]] = {}
     for schema in schemas:
         for name, dtype in schema.items():
             for path, inner in _walk((name.lower(),), dtype):
                 found.setdefault(path, []).append(inner)
     winners = {path: _winner(dtypes) for path, dtypes in found.items() if _differ(dtypes)}
-    if not winners:
-        return [{} for _ in schemas]
-    return [_of_schema(schema, winners) for schema in schemas]
+    return [
+        {name: _adjusted((name.lower(),), it, winners) for name, it in schema.items()}
+        for schema in schemas
+    ]
 
 
-def _of_schema(schema: pl.Schema, winners: dict[_Path, pl.DataType]) -> dict[str, str]:
-    changed = {name: _adjusted((name.lower(),), it, winners) for name, it in schema.items()}
-    return {name: _engine_type(it) for name, it in changed.items() if it != schema[name]}
+def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    if one == other:
+        return one
+    if isinstance(one, pl.Struct) and isinstance(other, pl.Struct):
+        fields = {it.name: instance(it.dtype) for it in one.fields}
+        for it in other.fields:
+            dtype = instance(it.dtype)
+            fields[it.name] = _wider(fields[it.name], dtype) if it.name in fields else dtype
+        return pl.Struct(fields)
+    if isinstance(one, pl.List) and isinstance(other, pl.List):
+        return pl.List(_wider(instance(one.inner), instance(other.inner)))
+    if one.is_numeric() and other.is_numeric():
+        return pl.Float64() if one.is_float() or other.is_float() else pl.Int64()
+    return one if one.is_temporal() and other.is_temporal() else pl.String()
 
 
 def _walk(path: _Path, dtype: pl.DataType) -> Iterator[tuple[_Path, pl.DataType]]:

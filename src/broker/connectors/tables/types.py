@@ -32,17 +32,6 @@ def bigquery_type(dtype: pl.DataType) -> str:
     return _WORDS.get(dtype.base_type(), "STRING")
 
 
-def bigquery_schema(schemas: Iterable[pl.Schema]) -> dict[str, str]:
-    """Unite the columns of a table's schemas; a float is the wider number."""
-    found: dict[str, str] = {}
-    for schema in schemas:
-        for name, dtype in schema.items():
-            word = bigquery_type(dtype)
-            if found.get(name, "INT64") == "INT64" or len(word) > len(found[name]):
-                found[name] = word
-    return found
-
-
 def struct_arrays(schemas: Iterable[pl.Schema]) -> frozenset[str]:
     """Return the names of all arrays of structs, nested ones too, in lower case."""
     return frozenset(
