@@ -1,0 +1,1 @@
+"""Simulated nights with known truth, loads, replays, and the consumer simulator."""

@@ -1,0 +1,1 @@
+"""What the packet writers of all surveys share: columns in, encoded records and cutouts out."""
