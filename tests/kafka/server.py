@@ -22,6 +22,7 @@ VERSION = "4.1.0"
 USER, PASSWORD = "pgb-reader", "correct horse"
 _START_S = 60.0
 _CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
+_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
@@ -32,7 +33,7 @@ advertised.listeners=PLAIN://127.0.0.1:{plain},SCRAM://127.0.0.1:{scram}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,SCRAM:SASL_PLAINTEXT
 inter.broker.listener.name=PLAIN
 sasl.enabled.mechanisms=SCRAM-SHA-512
-listener.name.scram.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.scram.scram-sha-512.sasl.jaas.config={module} required;
 log.dirs={folder}/data
 auto.create.topics.enable=true
 num.partitions=4
@@ -102,7 +103,11 @@ class KafkaServer:
         """Write the properties and make the data folder, with the one user."""
         plain, scram, controller = self.ports
         text = _PROPERTIES.format(
-            plain=plain, scram=scram, controller=controller, folder=self.folder
+            plain=plain,
+            scram=scram,
+            controller=controller,
+            folder=self.folder,
+            module=_MODULE,
         )
         self._properties.write_text(text)
         login = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"

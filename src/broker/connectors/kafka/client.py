@@ -150,7 +150,8 @@ class Connection:
         self._was_up, self.refusal = True, None
         if self._lost_at is not None:
             self.reconnects += 1
-            _LOG.warning("connected to %s again after %.0f s", self._address, self._away_s)
+            away_s = self._now() - self._lost_at
+            _LOG.warning("connected to %s again after %.0f s", self._address, away_s)
             self._lost_at = None
 
     def check(self) -> None:
@@ -165,10 +166,6 @@ class Connection:
         """
         if self.refusal is not None and (not self._was_up or self.refusal.fatal()):
             raise service_error(self.refusal, f"Kafka at {self._address}") from None
-
-    @property
-    def _away_s(self) -> float:
-        return self._now() - (self._lost_at or self._now())
 
     def _down(self) -> None:
         if self._lost_at is None and self._was_up:

@@ -97,6 +97,8 @@ class KafkaSource:
         self._last_commit: float | None = None
         self._commit_failed = False
         self._told: set[str] = set()
+        self._unfinished = 0
+        self._last_health: Health | None = None
         self._next_tick_s = float("-inf")
         self._consumer: Any = make_client(
             Consumer,
@@ -130,31 +132,38 @@ class KafkaSource:
         """
         while not self._is_drained():
             self._tick()
-            yield self._gather(max_payloads, max_wait_s)
+            batch = self._gather(max_payloads, max_wait_s)
+            self._unfinished += bool(batch.payloads)
+            yield batch
         self._ended = True
-        self._write_health()
+        self._close_if_done()
 
     def commit(self, batch: SourceBatch) -> None:
-        """Record that `batch` and all before it are durable; waits only after the last one.
+        """Record that `batch` and all before it are durable; only the last one waits.
 
         Nothing is committed for partitions that another consumer owns by now.
         """
+        self._unfinished -= bool(batch.payloads)
         self._offsets.make_durable(batch.origins)
         if self._ended:
-            self._commit_and_wait()
-            self._write_health()
+            self._close_if_done()
         else:
             self._send_commit()
 
     def close(self) -> None:
-        """Commit what is durable, leave the group and let go."""
+        """Commit what is durable, leave the group and let go; again, it does nothing."""
+        if self._last_health is not None:
+            return
         self._ended = True
         self._commit_and_wait()
         self._write_health()
+        self._last_health = self.health()
         self._consumer.close()
 
     def health(self) -> Health:
-        """Return how the consumer is right now."""
+        """Return how the consumer is right now, or was when it was closed."""
+        if self._last_health is not None:
+            return self._last_health
         return Health(
             self._state(),
             self._clock.now(),
@@ -183,6 +192,11 @@ class KafkaSource:
             self._messages.append(message)
             size += len(message)
         return self._batch()
+
+    def _close_if_done(self) -> None:
+        """Leave the group when the last batch is durable, so that others need not wait."""
+        if self._unfinished == 0:
+            self.close()
 
     def _poll(self, wait_s: float) -> Message | None:
         try:
