@@ -719,3 +719,31 @@ def model_flux(p, time, band, model, out):  # type: ignore[no-untyped-def]
     for i in range(time.size):
         _point(curves, band[i], phases[i], slabs.shape[3] // 2 - 4, w, dw, point)
         out[i] = p[X0] * (point[0, 0] + p[X1] * point[1, 0])
+
+
+@_compiled
+def model_band(p, covariance, time, band, model, out):  # type: ignore[no-untyped-def]
+    """Fill model fluxes at zero point 25 and their standard deviations, rows of `out`."""
+    slabs = model[0]
+    work = _workspace(slabs, time.size)
+    weights, curves, rows, use, w, dw, w_c, dw_c, phases = work
+    data = (time, band, time, time, np.ones(time.size, np.bool_))
+    stretch = _curves(p, data, model, work, False)
+    point = np.empty((2, 4))
+    slope = np.empty(SIZE)
+    for i in range(time.size):
+        _point(curves, band[i], phases[i], slabs.shape[3] // 2 - 4, w, dw, point)
+        shape = point[0, 0] + p[X1] * point[1, 0]
+        by_phase = (point[0, 3] + p[X1] * point[1, 3]) * stretch
+        delay = (time[i] - p[T0]) * stretch
+        slope[Z] = p[X0] * (point[0, 1] + p[X1] * point[1, 1] - by_phase * delay)
+        slope[T0] = -p[X0] * by_phase
+        slope[X0] = shape
+        slope[X1] = p[X0] * point[1, 0]
+        slope[C] = p[X0] * (point[0, 2] + p[X1] * point[1, 2])
+        variance = 0.0
+        for a in range(SIZE):
+            for c in range(SIZE):
+                variance += slope[a] * covariance[a, c] * slope[c]
+        out[0, i] = p[X0] * shape
+        out[1, i] = np.sqrt(variance) if variance > 0.0 else 0.0

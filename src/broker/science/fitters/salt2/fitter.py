@@ -1,0 +1,126 @@
+"""The door to SALT2 fits: one class for every engine, and the quality cuts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from broker.science.fitters.salt2.engine import FastEngine, Model, expand
+from broker.science.fitters.salt2.picture import draw
+from broker.science.fitters.salt2.presets import (
+    DEFAULT,
+    MIN_DETECTIONS,
+    MIN_SNR,
+    Preset,
+    Redshift,
+)
+from broker.science.fitters.salt2.result import Salt2Fit
+from broker.science.fitters.salt2.tables import SourceTables
+
+if TYPE_CHECKING:
+    from broker.alerts.lightcurve import LightCurve
+
+
+class Engine(Protocol):
+    """What every engine offers."""
+
+    @property
+    def name(self) -> str:
+        """Name that is written into rows."""
+        ...
+
+    def fit(
+        self,
+        lightcurves: Sequence["LightCurve"],
+        redshifts: Sequence[Redshift | None] | None = None,
+    ) -> list[Salt2Fit]:
+        """Fit a batch, one result a light curve; a failure is a result with its error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Salt2Fitter:
+    """Fits batches of light curves.
+
+    Parameters
+    ----------
+    tables : SourceTables
+        Model and passbands of the fast engine, and of pictures.
+    preset : Preset
+        Bounds and search.
+    engine : Engine, optional
+        By default the fast engine on all cores.
+    """
+
+    tables: SourceTables
+    preset: Preset = DEFAULT
+    engine: Engine | None = None
+    _engine: Engine = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        engine = self.engine or FastEngine(self.tables, self.preset)
+        object.__setattr__(self, "_engine", engine)
+
+    def fit(
+        self,
+        lightcurves: Sequence["LightCurve"],
+        redshifts: Sequence[Redshift | None] | None = None,
+    ) -> list[Salt2Fit]:
+        """Fit a batch, one result a light curve; a failure is a result with its error.
+
+        Parameters
+        ----------
+        lightcurves : sequence of LightCurve
+            Any number; nothing is left out, see `passes_quality`.
+        redshifts : sequence of Redshift or None, optional
+            One a light curve; None leaves the redshift free.
+        """
+        return self._engine.fit(lightcurves, redshifts)
+
+
+@dataclass(frozen=True, slots=True)
+class Painter:
+    """Draws fits; tables of the colour term are made once.
+
+    Parameters
+    ----------
+    tables : SourceTables
+        Model and passbands.
+    preset : Preset
+        Gives the range of colours.
+    """
+
+    tables: SourceTables
+    preset: Preset = DEFAULT
+    _model: Model = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_model", expand(self.tables, self.preset.c))
+
+    def draw(self, fit: Salt2Fit, lightcurve: "LightCurve") -> bytes:
+        """Draw a fit as a PNG; without a fit the points alone.
+
+        Parameters
+        ----------
+        fit : Salt2Fit
+            The fit.
+        lightcurve : LightCurve
+            What it was made from.
+        """
+        return draw(fit, lightcurve, self._model, self.tables.coverage.bands)
+
+
+def passes_quality(lightcurve: "LightCurve") -> bool:
+    """Tell whether a light curve is good enough to fit.
+
+    It needs five positive detections, and one point with S/N >= 5.
+
+    References
+    ----------
+    Möller et al. 2021, MNRAS 501, 3272 (arXiv:2009.01242), section 3.
+    """
+    snr = lightcurve.flux / lightcurve.fluxerr
+    detected = lightcurve.kind == "detection"
+    positive = int(np.count_nonzero(detected & (snr > 0)))
+    return positive >= MIN_DETECTIONS and bool(np.max(snr[detected], initial=-1.0) >= MIN_SNR)
