@@ -121,17 +121,17 @@ def test_gaps_are_no_batches(tmp_path: Path) -> None:
 def test_late_batches_wait(tmp_path: Path) -> None:
     """Batches that fill the gaps of a merged range are merged with the next one only."""
     tables = ParquetTables(tmp_path)
-    for number in range(0, 80, 4):
+    for number in range(0, 400, 20):
         tables.append("d", "t", rows(number), BatchKey("w0", number))
     tables.compact()
-    for number in range(1, 76, 2):
+    for number in range(1, 380, 2):
         tables.append("d", "t", rows(number), BatchKey("w0", number))
 
     assert tables.compact() == 0
-    assert tables.query(COUNT).item() == 58 * 4
-    tables.append("d", "t", rows(80), BatchKey("w0", 80))
-    assert tables.compact() == 39
-    assert tables.query(COUNT).item() == 59 * 4
+    assert tables.query(COUNT).item() == 210 * 4
+    tables.append("d", "t", rows(400), BatchKey("w0", 400))
+    assert tables.compact() == 191
+    assert tables.query(COUNT).item() == 211 * 4
 
 
 def test_sum_too_large(tables: ParquetTables) -> None:

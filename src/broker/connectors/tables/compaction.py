@@ -22,12 +22,15 @@ from broker.connectors.tables.parts import (
     write_part,
 )
 
-# Rows of one merge in memory.
-MERGE_BYTES = 128 * 2**20
+# Rows of one merge in memory; reading, sorting and writing them takes about four times this.
+MERGE_BYTES = 96 * 2**20
 # Fewer files than this are left for a later merge.
 _FEWEST = 8
+# A merged file is merged again only into one at least this many times larger, so that a row of
+# a table of n parts is written log n times, to this base.
+_GROWTH = 5
 # Small row groups let a reader skip most of a sorted file; too small and the footer grows.
-_GROUP_BYTES = 6 * 2**20
+_GROUP_BYTES = 16 * 2**20
 _GROUP_ROWS = (512, 8192)
 
 
@@ -65,15 +68,11 @@ def _lock(folder: Path) -> Iterator[bool]:
 
 
 def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Choose neighbours to merge: many files, none of them as large as the rest together.
-
-    So a row is written again only when its file at least doubles, and a table of n rows
-    costs n log n however often it is merged.
-    """
+    """Choose neighbours to merge: many files, none of them large beside the rest together."""
     for _, of_worker in groupby(parts, key=lambda part: part.worker):
         for group in _filled(list(of_worker)):
             sizes = [part.frame_bytes() for part in group]
-            while len(group) >= _FEWEST and 2 * sizes[0] > sum(sizes):
+            while len(group) >= _FEWEST and _GROWTH * sizes[0] > sum(sizes):
                 group, sizes = group[1:], sizes[1:]
             if len(group) >= _FEWEST:
                 yield group
@@ -104,7 +103,7 @@ def _merge(folder: Path, group: Sequence[Part], sort_columns: Sequence[str]) -> 
     path = folder / merged_name(group[0].worker, min(batches), max(batches))
     if path.exists():
         return False
-    rows = pl.concat([pl.read_parquet(part.path) for part in group], rechunk=False)
+    rows = pl.concat([pl.read_parquet(part.path) for part in group], rechunk=True)
     by = next((name for name in sort_columns if name in rows.columns), None)
     if by is not None:
         rows = rows.sort(by, maintain_order=True)

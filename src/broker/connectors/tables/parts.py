@@ -56,7 +56,7 @@ class Part:
             and self.is_merged
             and self.first <= other.first
             and other.last <= self.last
-            and other.first in self.batches()
+            and other.batches() <= self.batches()
         )
 
 
