@@ -13,6 +13,7 @@ from broker.errors import DecodeError, MissingFieldError, UnknownSchemaError
 from broker.surveys import SURVEYS, decode_batch, get_survey
 from broker.surveys.example import encode_as_sent, example_packet
 from broker.surveys.ztf.generator import encode_packet, make_packet, schema
+from broker.surveys.ztf.pattern import varint
 
 LSST = get_survey("lsst")
 ZTF = get_survey("ztf")
@@ -102,6 +103,20 @@ def test_avro_that_is_no_alert_is_an_error():
     assert "other.thing is valid Avro" in str(errors[0])
 
 
+@pytest.mark.parametrize(
+    "schema_text",
+    ['"string"', "[]", '["null", "int"]', '{"type": "fixed", "name": "lsst.alert", "size": 2}',
+     '{"type": "record", "name": "topLevelRecord", "fields": []}',
+     '{"type": "record", "name": "ztf.alert", "fields": []}'],
+)  # fmt: skip
+def test_headers_without_an_alert_s_record_are_errors(schema_text):
+    """Whatever the header says, the payload is an error and nothing is raised."""
+    text = schema_text.encode()
+    head = b"Obj\x01\x02\x16avro.schema" + varint(len(text)) + text + b"\x00" + bytes(16)
+    frames, errors = decode_batch([head + b"\x02\x04ab" + bytes(16)])
+    assert (frames, len(errors)) == ([], 1)
+
+
 def test_an_alert_of_another_survey_is_an_error():
     """With a survey given, another's alerts are refused by name."""
     _, errors = decode_batch([encode_packet(make_packet())], LSST)
@@ -186,12 +201,11 @@ def test_a_solar_system_alert_has_the_id_of_its_object():
     assert attributes.rows() == [(None, 55), (dia, None)]
 
 
-@pytest.mark.parametrize("value", [None, float("nan")])
-def test_a_position_that_is_nan_is_missing(value):
-    """NaN is how some surveys send null."""
-    packet = make_packet() | {"candidate": make_packet()["candidate"] | {"ra": float("nan")}}
-    _, errors = decode_batch([encode_packet(packet)], ZTF)
-    assert str(errors[0]) == "the ztf alert has no ra"
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e99])
+def test_a_position_that_is_no_place_is_missing(value):
+    """NaN is how some surveys send null; what is beyond the sky is damage."""
+    _, errors = decode_batch([encode_packet(make_packet(ra=value))], ZTF)
+    assert str(errors[0]) == "the ztf alert has no usable ra"
 
 
 def test_shared_headers_are_kept_once():

@@ -135,17 +135,20 @@ class Alert:
     @property
     def detection(self) -> Packet:
         """Record of the triggering detection."""
-        return self.get("source", {})  # type: ignore[no-any-return]
+        record: Packet = self.get("source", {})
+        return record
 
     @property
     def history(self) -> Sequence[Packet]:
         """Earlier detections and limits, in packet order."""
-        return self.get("prv_sources", ())  # type: ignore[no-any-return]
+        entries: Sequence[Packet] = self.get("prv_sources", ())
+        return entries
 
     @property
     def forced(self) -> Sequence[Packet]:
         """Forced photometry, in packet order."""
-        return self.get("prv_forced_sources", ())  # type: ignore[no-any-return]
+        entries: Sequence[Packet] = self.get("prv_forced_sources", ())
+        return entries
 
     @cached_property
     def cutouts(self) -> dict[str, Cutout]:
@@ -160,8 +163,8 @@ class Alert:
         return {kind: open_cutout(kind, data) for kind, data in raw.items() if data}
 
     def healpix(self, order: int) -> int | None:
-        """Return the nested HEALPix index of the position."""
-        if self.ra is None or self.dec is None:
+        """Return the nested HEALPix index of the position, None without one on the sky."""
+        if self.ra is None or self.dec is None or not _on_sky(self.ra, self.dec):
             return None
         return int(hpgeom.angle_to_pixel(2**order, self.ra, self.dec, nest=True, lonlat=True))
 
@@ -183,3 +186,7 @@ class Alert:
     def _number(self, key: str) -> float | None:
         value = self.get(key)
         return None if value is None or value != value else float(value)
+
+
+def _on_sky(ra: float, dec: float) -> bool:
+    return -360 <= ra <= 360 and -90 <= dec <= 90

@@ -18,6 +18,8 @@ from broker.surveys.survey import Survey
 # Beyond this many writer schemas in one process, their decoders are made anew.
 _MOST_DECODERS = 64
 _UNKNOWN_VERSION = "unknown"
+# Numbers beyond these are as good as none: they are damage, and nothing can be done with them.
+_MOST_RA, _MOST_DEC, _MOST_MJD = 360.0, 90.0, 1e10
 _KEYS = ("object_id", "source_id", "ra", "dec", "mjd")
 
 _DECODERS: dict[str, ColumnDecoder] = {}
@@ -174,15 +176,16 @@ def _decoder(schema: AvroSchema) -> ColumnDecoder:
 def _keys(survey: Survey, rows: pl.DataFrame) -> pl.DataFrame:
     words, schema = survey.schema_map, rows.schema
 
-    def number(key: str) -> pl.Expr:
-        return words.expression(key, schema).cast(pl.Float64).fill_nan(None).alias(key)
+    def number(key: str, most: float) -> pl.Expr:
+        value = words.expression(key, schema).cast(pl.Float64)
+        return pl.when(value.abs() <= most).then(value).alias(key)
 
     return rows.select(
         words.expression("objectid", schema).cast(survey.object_id_type).alias("object_id"),
         words.expression("sourceid", schema).cast(pl.Int64, strict=False).alias("source_id"),
-        number("ra"),
-        number("dec"),
-        number("mjd"),
+        number("ra", _MOST_RA),
+        number("dec", _MOST_DEC),
+        number("mjd", _MOST_MJD),
         _n_previous(survey, schema),
     )
 
@@ -207,7 +210,9 @@ def _without_incomplete(frame: AlertFrame, errors: dict[int, PacketError]) -> Al
     lacks = frame.keys.filter(pl.Series(missing)).select(_KEYS)
     for number, row in zip(frame.index[missing], lacks.iter_rows(named=True), strict=True):
         names = ", ".join(name for name, value in row.items() if value is None)
-        errors[int(number)] = MissingFieldError(f"the {frame.survey.name} alert has no {names}")
+        errors[int(number)] = MissingFieldError(
+            f"the {frame.survey.name} alert has no usable {names}"
+        )
     return frame.select(~np.isin(frame.index, list(bad)))
 
 

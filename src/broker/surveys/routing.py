@@ -1,6 +1,6 @@
 """Sort payloads into groups that one decoder call can take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -175,6 +175,8 @@ def survey_of_schema(schema: AvroSchema, expected: Survey | None = None) -> Surv
     DecodeError
         If it is none, or not `expected`.
     """
+    if not isinstance(schema.definition, Mapping) or schema.definition.get("type") != "record":
+        raise DecodeError("the schema is no record, so it describes no alert")
     if expected is not None and expected.recognises(schema):
         return expected
     found = next((one for one in SURVEYS.values() if one.recognises(schema)), None)
