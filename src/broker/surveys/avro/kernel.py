@@ -81,6 +81,7 @@ _LOW = tuple((1 << (8 * n)) - 1 for n in range(8))
 """Masks of the n low bytes of a word."""
 
 _HIGH_BITS = -0x7F7F7F7F7F7F7F80
+_LOW_BITS = 0x7F7F7F7F7F7F7F7F
 
 # Without numba's runtime there is no counting of references, and nothing can be allocated.
 _inline = njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)
@@ -127,6 +128,16 @@ def _word_reader(bits: int, result: Any) -> Any:
     return read
 
 
+@intrinsic
+def _lowest(typing: Any, word: Any) -> Any:
+    """Return the place of the lowest bit of a word that is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
+
+
 _read32 = _word_reader(32, types.int32)
 _read64 = _word_reader(64, types.int64)
 
@@ -160,12 +171,29 @@ def _long_varint(data, at):  # type: ignore[no-untyped-def]
 
 
 @_inline
+def _word_varint(data, at):  # type: ignore[no-untyped-def]
+    """Read a number of up to eight bytes at once, by pushing their low bits together."""
+    word = _word(data, at)
+    stops = ~word & _HIGH_BITS
+    if stops == 0:
+        return _long_varint(data, at)
+    size = (_lowest(stops) >> 3) + 1
+    word &= (stops ^ (stops - 1)) & _LOW_BITS
+    word = (word & 0x007F007F007F007F) | ((word & 0x7F007F007F007F00) >> 1)
+    word = (word & 0x00003FFF00003FFF) | ((word & 0x3FFF00003FFF0000) >> 2)
+    word = (word & 0x0FFFFFFF) | ((word & 0x0FFFFFFF00000000) >> 4)
+    return (word >> 1) ^ -(word & 1), at + size
+
+
+@_inline
 def _varint(data, at):  # type: ignore[no-untyped-def]
     """Read a number; return it and the next position."""
     if at < data.shape[0]:
         byte = np.int64(data[at])
         if byte < 128:
             return (byte >> 1) ^ -(byte & 1), at + 1
+        if at + 8 <= data.shape[0]:
+            return _word_varint(data, at)
     return _long_varint(data, at)
 
 
@@ -363,6 +391,44 @@ def _scalar(data, at, op, row, memory, used):  # type: ignore[no-untyped-def]
 
 
 @_inline
+def _float(data, at, ops, place, row, memory):  # type: ignore[no-untyped-def]
+    """Store a float that is not null."""
+    memory.halves[ops[place, SLOT] + row] = _half(data, at)
+    memory.bits[ops[place, BITS] + (row >> 3)] |= np.uint8(1 << (row & 7))
+
+
+@_inline
+def _floats(data, at, ops, place, row, memory):  # type: ignore[no-untyped-def]
+    """Read nullable floats four at a time, while all four or none are null.
+
+    Most fields of most surveys are such, and four reads that need not wait for one another
+    take hardly longer than one.
+    """
+    end = place + ops[place, EXTRA] - 4
+    good = np.uint8(2 - 2 * ops[place, NULL])
+    nulls = np.int32(0x02020202 * ops[place, NULL])
+    last = data.shape[0] - 20
+    while place <= end and at <= last:
+        if (
+            data[at] == good
+            and data[at + 5] == good
+            and data[at + 10] == good
+            and data[at + 15] == good
+        ):
+            for step in range(4):
+                _float(data, at + 1 + 5 * step, ops, place + step, row, memory)
+            at += 20
+        elif _half(data, at) == nulls:
+            for step in range(4):
+                memory.halves[ops[place + step, SLOT] + row] = 0
+            at += 4
+        else:
+            break
+        place += 4
+    return place, at
+
+
+@_inline
 def _clear(op, row, memory):  # type: ignore[no-untyped-def]
     """Write zeros for a scalar that is null."""
     kind = op[KIND]
@@ -425,6 +491,8 @@ def _record(data, at, ops, memory, rows, room, used, stack):  # type: ignore[no-
     depth = -1
     row = rows[0]
     while True:
+        if ops[place, KIND] == FLOAT and ops[place, EXTRA] > 3:
+            place, at = _floats(data, at, ops, place, row, memory)
         op = ops[place]
         kind = op[KIND]
         null = op[NULL]

@@ -14,7 +14,8 @@ KIND, NULL, SLOT, BITS, NEXT, ARG, EXTRA, STEP = range(8)
 KIND, what to read; NULL, index of the null branch or -1; SLOT, the column's number (in the
 kernel: where its values start, in elements) or -1; BITS, number (place) of the validity bitmap
 or -1; NEXT, the op after this value; ARG, size, count of symbols, limit or table of an array's
-items; EXTRA, the second column of a blob or the fewest bytes of an item; STEP, 1 if the rows of
+items; EXTRA, the second column of a blob, the fewest bytes of an item,
+bits of a time's column, or how many nullable floats follow in a row; STEP, 1 if the rows of
 an array's items are kept.
 """
 
@@ -120,8 +121,18 @@ def compile_plan(shape: Shape, wanted: Collection[str] | None) -> Plan:
     children = _fields(builder, shape, "", 0, wanted is None)
     _op(builder, END)
     ops = np.asarray(builder.ops, np.int32).reshape(-1, 8)
+    _mark_runs(ops)
     root = Node(shape, 0, children=children)
     return Plan(ops, tuple(builder.columns), tuple(builder.tables), root, builder.blobs)
+
+
+def _mark_runs(ops: NDArray[np.int32]) -> None:
+    """Note at each kept nullable float how many follow in a row, itself counted."""
+    floats = (ops[:, KIND] == FLOAT) & (ops[:, BITS] >= 0)
+    ops[ops[:, KIND] == FLOAT, EXTRA] = 0
+    for place in np.flatnonzero(floats)[::-1]:
+        more = floats[place + 1] and ops[place + 1, NULL] == ops[place, NULL]
+        ops[place, EXTRA] = 1 + (ops[place + 1, EXTRA] if more else 0)
 
 
 def _fields(builder: _Builder, shape: Shape, path: str, table: int, kept: bool) -> tuple[Node, ...]:
