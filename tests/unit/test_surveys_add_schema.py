@@ -65,7 +65,7 @@ def test_a_folder_without_alerts_is_refused(tmp_path):
         add_schemas(tmp_path, LSST, tmp_path / "target")
 
 
-@pytest.mark.parametrize("name", ["ztf", "lsst", "elasticc", "rapid", "lvk"])
+@pytest.mark.parametrize("name", ["ztf", "lsst", "elasticc", "rapid", "lvk", "decat"])
 def test_shipped_definitions_are_canonical(name):
     """What ships is what the tool writes."""
     survey = get_survey(name)

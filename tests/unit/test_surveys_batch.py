@@ -17,8 +17,8 @@ from broker.surveys.ztf.pattern import varint
 
 LSST = get_survey("lsst")
 ZTF = get_survey("ztf")
-STREAMED = [(name, version) for name in ("lsst", "elasticc", "rapid")
-            for version in get_survey(name).schemas.versions]  # fmt: skip
+STREAMED = [(name, version) for name in ("lsst", "elasticc", "rapid", "ztf")
+            for version in get_survey(name).schemas.versions] + [("decat", "0.14")]  # fmt: skip
 
 
 def sent(survey, version, number=0, **overrides):

@@ -9,6 +9,7 @@ import pytest
 
 from broker.errors import ConfigError, NotFoundError, TransientError, UnknownSchemaError
 from broker.surveys import SchemaRegistry, SchemaResolver, get_survey
+from broker.surveys.add_schema import add_schemas
 
 LSST = get_survey("lsst")
 
@@ -127,6 +128,14 @@ def test_another_survey_s_schema_is_not_taken(served):
     put(bodies, 1203, get_survey("ztf").schemas.get("4.02").definition)
     with pytest.raises(UnknownSchemaError, match=r"ztf\.alert"):
         SchemaResolver(SchemaRegistry(url)).by_id(LSST, 1203)
+
+
+@pytest.mark.parametrize(("end", "ids"), [("", (1203,)), ("/schemas/ids/1203", ())])
+def test_a_version_is_added_from_a_registry(served, tmp_path, end, ids):
+    """The tool writes what a registry knows, by its address and ids or by the schema's own."""
+    url, bodies, _ = served
+    put(bodies, 1203, lsst_like("v12_3"))
+    assert add_schemas(url + end, LSST, tmp_path, ids=ids) == [tmp_path / "v12_3.json"]
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "ftp://host", "host:80"])

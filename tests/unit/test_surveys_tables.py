@@ -81,10 +81,9 @@ def test_elasticc_detections_have_the_alert_id():
     ]  # fmt: skip
 
 
-def test_decat_detections_have_48_columns(shared_data):
+def test_decat_detections_have_48_columns():
     """Object columns first; the detection's position is renamed, its cutouts are left out."""
-    payload = sorted((shared_data / "decat").glob("*.avro"))[0].read_bytes()
-    frame = decode_batch([payload])[0][0]
+    frame = frame_of("decat", "0.14")
     found = frame.survey.dia_source_rows(frame)
     assert found.columns[:17] == DECAT_OBJECT.split()
     assert {"source_ra", "source_dec", "sources_sourceids"} <= set(found.columns)

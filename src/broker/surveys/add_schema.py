@@ -5,6 +5,7 @@ documentation and no defaults, which a reader of alerts does not need.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from broker.surveys.survey import Survey
 
 Definition = Mapping[str, Any]
 
+_ONE_SCHEMA = re.compile(r"(?P<base>.+)/schemas/ids/(?P<id>\d+)")
 _NAMED = ("record", "enum", "fixed")
 _KEPT = ("type", "name", "symbols", "size", "logicalType", "precision", "scale")
 
@@ -33,7 +35,8 @@ def add_schemas(
     Parameters
     ----------
     source : str or Path
-        A folder of ``.avsc`` or ``.json`` files, searched through, or a registry's URL.
+        A folder of ``.avsc`` or ``.json`` files, searched through; a registry's address, or
+        that of one schema in it, ``.../schemas/ids/<id>``.
     survey : Survey
         Whose record names tell which definitions are alerts.
     target : Path, optional
@@ -135,9 +138,10 @@ def _from_folder(folder: str | Path) -> Iterator[Any]:
             yield canonical(definition, known)
 
 
-def _from_registry(base_url: str, ids: Sequence[int]) -> Iterator[Any]:
-    registry = SchemaRegistry(base_url)
-    for id_ in ids:
+def _from_registry(url: str, ids: Sequence[int]) -> Iterator[Any]:
+    one = _ONE_SCHEMA.fullmatch(url.rstrip("/"))
+    registry = SchemaRegistry(one["base"] if one else url)
+    for id_ in [int(one["id"])] if one else ids:
         yield canonical(registry.definition(id_))
 
 

@@ -79,6 +79,10 @@ class Survey:
         """The schema definitions that ship with it."""
         return ShippedSchemas(self.folder / "schemas")
 
+    def shipped_versions(self) -> tuple[str, ...]:
+        """Return the versions of its alerts that can be read without their schema, newest first."""
+        return self.schemas.versions
+
     @cached_property
     def bands(self) -> Mapping[Any, str]:
         """What its packets call a band, to the band; names not here are bands already."""
