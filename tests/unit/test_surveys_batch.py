@@ -96,6 +96,21 @@ def test_every_cut_of_a_packet_is_an_error():
     assert len(errors) == len(range(0, len(packet), 97))
 
 
+@pytest.mark.parametrize("version", ["v7_0", "v11_1"])
+def test_damaged_payloads_are_alerts_or_errors(version):
+    """Whatever one changed byte does, each payload has one fate and nothing is raised."""
+    payload = sent(LSST, version)
+    rng = np.random.default_rng(1)
+    damaged = [bytearray(payload) for _ in range(300)]
+    for one, place, value in zip(
+        damaged, rng.integers(len(payload), size=300), rng.integers(256, size=300), strict=True
+    ):
+        one[place] = value
+    frames, errors = decode_batch([bytes(one) for one in damaged], LSST)
+    fates = sorted([*errors, *(number for frame in frames for number in frame.index.tolist())])
+    assert fates == list(range(300))
+
+
 def test_avro_that_is_no_alert_is_an_error():
     """A valid container of another kind is refused by the name of its record."""
     definition = {"type": "record", "name": "other.thing", "fields": [{"name": "a", "type": "int"}]}

@@ -122,6 +122,16 @@ def test_a_registry_that_is_away_is_transient():
         SchemaRegistry("http://127.0.0.1:9", timeout_s=2).definition(1203)
 
 
+def test_an_id_without_schema_is_asked_for_once(served):
+    """A stream of such packets does not wait for the registry every time."""
+    url, _, asked = served
+    resolver = SchemaResolver(SchemaRegistry(url))
+    for _ in range(3):
+        with pytest.raises(UnknownSchemaError, match="404"):
+            resolver.by_id(LSST, 1299)
+    assert asked == ["/base/schemas/ids/1299"]
+
+
 def test_another_survey_s_schema_is_not_taken(served):
     """What the registry says must be an alert schema of the survey."""
     url, bodies, _ = served

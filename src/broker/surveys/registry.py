@@ -93,11 +93,13 @@ class SchemaResolver:
     """Finds the schema of a numbered packet; remembers what it found.
 
     Ids are ``100 * major + minor``. The order is: shipped, kept or asked of the registry, the
-    nearest shipped minor version of the same major one (with a warning, once an id).
+    nearest shipped minor version of the same major one (with a warning, once an id). An id for
+    which there is nothing is remembered too, so that a stream of such packets does not wait for
+    the registry again and again.
     """
 
     registry: SchemaRegistry | None = None
-    _found: dict[tuple[str, int], AvroSchema] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[str, int], AvroSchema | str] = field(default_factory=dict, repr=False)
 
     def by_id(self, survey: Survey, id_: int) -> AvroSchema:
         """Return the schema of a numbered packet of a survey.
@@ -110,9 +112,13 @@ class SchemaResolver:
         key = (survey.name, id_)
         if key not in self._found:
             self._found[key] = self._find(survey, id_)
-        return self._found[key]
+        found = self._found[key]
+        if isinstance(found, str):
+            raise UnknownSchemaError(found)
+        return found
 
-    def _find(self, survey: Survey, id_: int) -> AvroSchema:
+    def _find(self, survey: Survey, id_: int) -> AvroSchema | str:
+        """Return the schema, or why there is none."""
         wanted = divmod(id_, 100)
         versions = {version_key(name)[:2]: name for name in survey.schemas.versions}
         if wanted in versions:
@@ -122,7 +128,7 @@ class SchemaResolver:
             return asked
         near = [version for version in versions if version[0] == wanted[0]]
         if not near:
-            raise UnknownSchemaError(_what_to_do(survey, id_, why))
+            return _what_to_do(survey, id_, why)
         nearest = min(near, key=lambda version: (abs(version[1] - wanted[1]), version[1]))
         _LOG.warning(
             "schema %d.%d of %s is not known (%s); reading its alerts with %s",
