@@ -77,6 +77,7 @@ def test_parameters_are_named() -> None:
         "PRAGMA x",
         "SELECT * FROM read_parquet('x')",
         "SELECT 'unfinished FROM d.t",
+        "SELECT APPROX_TOP_COUNT(x, 1) FROM d.t",
     ],
 )
 def test_refused(sql: str) -> None:

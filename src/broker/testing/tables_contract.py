@@ -99,6 +99,12 @@ class TablesContract:
 
         assert found.columns == ["f0_", "last", "f1_"]
 
+    def test_same_name_twice(self, filled: Tables) -> None:
+        """A second column of one name is numbered."""
+        found = filled.query("SELECT a.jd, b.jd FROM d.alerts a JOIN d.alerts b USING (candid)")
+
+        assert found.columns == ["jd", "jd_1"]
+
     def test_unknown_table(self, filled: Tables) -> None:
         """An unknown table is told with those that there are."""
         with pytest.raises(UsageError, match=r"d\.nothing.*d\.alerts, d\.other"):

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501
 
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -137,5 +138,22 @@ QUERIES: list[tuple[str, list[tuple[Any, ...]]]] = [
         [(str(2**62 + 1), None)],
     ),
     ("SELECT REGEXP_CONTAINS(objectId, r'^[AB]') FROM d.alerts WHERE jd = 1", [(True,)]),
+    ("SELECT FORMAT('%s-%d', objectId, candid) FROM d.alerts WHERE jd = 3", [(f"C-{2**62 + 4}",)]),
+    (
+        "SELECT objectId, magpsf FROM d.alerts LEFT JOIN UNNEST(prv_candidates) WHERE objectId = 'B'",
+        [("B", None)],
+    ),
+    (
+        "WITH h AS (SELECT prv_candidates AS hist FROM d.alerts) SELECT p.jd FROM h, UNNEST(hist) AS p WHERE p.jd > 0.3",
+        [(0.4,)],
+    ),
+    (
+        "SELECT ARRAY(SELECT p.jd FROM UNNEST(prv_candidates) AS p WHERE p.magpsf > 19.2) FROM d.alerts WHERE jd = 2",
+        [([0.3],)],
+    ),
+    (
+        "SELECT EXTRACT(YEAR FROM TIMESTAMP '2026-02-03 23:00:00'), EXTRACT(DATE FROM TIMESTAMP '2026-02-03 23:00:00')",
+        [(2026, date(2026, 2, 3))],
+    ),
     ("SELECT 7 / 2, DIV(7, 2), MOD(7, 2)", [(3.5, 3, 1)]),
 ]

@@ -57,9 +57,10 @@ def translate(sql: str, bind: Bind) -> Translated:
     _shorten_columns(tree, relations)
     _unnest(tree, frozenset().union(*(it.struct_arrays for it in relations.values())))
     _slice_limited_arrays(tree)
+    _rename_functions(tree)
     _name_columns(tree)
     parameters = tuple(sorted({it.name for it in tree.find_all(exp.Parameter)}))
-    text = tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.IGNORE)
+    text = _generate(tree)
     for name, relation in relations.items():
         text = text.replace(f'"{_token(name)}"', f"({relation.select})")
     return Translated(text, parameters)
@@ -75,6 +76,13 @@ def _parse(sql: str) -> exp.Query:
     if statements[0].find(exp.DML, exp.DDL, exp.Command, exp.Into):
         raise UsageError("a query must be one SELECT; it may not change anything")
     return statements[0]
+
+
+def _generate(tree: exp.Query) -> str:
+    """Write the query for DuckDB; what would give rows of another shape there is refused."""
+    if different := tree.find(exp.ApproxTopK):
+        raise UsageError(f"{different.sql('bigquery')} cannot be run here: use COUNT and GROUP BY")
+    return tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.IGNORE)
 
 
 def _token(name: tuple[str, str]) -> str:
@@ -121,6 +129,9 @@ def _shorten_columns(tree: exp.Query, relations: dict[tuple[str, str], Relation]
 def _unnest(tree: exp.Query, struct_arrays: frozenset[str]) -> None:
     """Let an array of structs give its fields as columns, and offsets count from zero."""
     aliases = (f"_unnested{i}" for i in count())
+    for join in tree.find_all(exp.Join):
+        if join.side == "LEFT" and isinstance(join.this, exp.Unnest) and not join.args.get("on"):
+            join.set("on", exp.true())
     for unnest in list(tree.find_all(exp.Unnest)):
         array = unnest.expressions[0]
         nested = _gives_structs(array, struct_arrays)
@@ -169,6 +180,17 @@ def _slice_limited_arrays(tree: exp.Query) -> None:
         outer = aggregate.copy()
         first = exp.Literal.number(1)
         aggregate.replace(exp.Anonymous(this="LIST_SLICE", expressions=[outer, first, size]))
+
+
+def _rename_functions(tree: exp.Query) -> None:
+    """Give the engine's names to functions that it has under another."""
+    for format_ in list(tree.find_all(exp.Format)):
+        format_.replace(
+            exp.Anonymous(this="PRINTF", expressions=[format_.this, *format_.expressions])
+        )
+    for extract in list(tree.find_all(exp.Extract)):
+        if extract.name.upper() == "DATE":
+            extract.replace(exp.cast(extract.expression, "DATE"))
 
 
 def _name_columns(tree: exp.Query) -> None:

@@ -7,6 +7,7 @@ each worker writes files of its own.
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,9 @@ class ParquetTables:
         with self._engine.cursor() as cursor:
             try:
                 found = cursor.sql(translated.sql, params=values or None)
-                return exact_integers(pl.DataFrame(found.to_arrow_table()))
+                table = found.to_arrow_table()
+                names = _distinct(table.column_names)
+                return exact_integers(pl.DataFrame(table.rename_columns(names)))
             except duckdb.IOException:
                 raise
             except (duckdb.Error, pl.exceptions.PolarsError) as error:
@@ -160,6 +163,15 @@ def _engine(root: Path) -> duckdb.DuckDBPyConnection:
     for name, value in settings.items():
         engine.execute(f"SET GLOBAL {name} = {value!r}")
     return engine
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Number the repeats of a name, as the service's console does: ``jd``, ``jd_1``."""
+    found: list[str] = []
+    for name in names:
+        options = chain([name], (f"{name}_{i}" for i in count(1)))
+        found.append(next(it for it in options if it not in found))
+    return found
 
 
 def _fingerprint(rows: pl.DataFrame) -> str:
