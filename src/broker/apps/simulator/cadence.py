@@ -21,13 +21,28 @@ _AB_NJY = 31.4
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """One passband: its names, effective wavelength (Angstrom), depth (mag), seeing (arcsec)."""
+    """One passband.
+
+    Parameters
+    ----------
+    name, passband : str
+        The survey's name, and that of the transmission curve.
+    wavelength : float, Angstrom
+        Effective wavelength.
+    edges : tuple of float, Angstrom
+        Where its transmission is half.
+    limit_mag : float
+        Five-sigma depth.
+    seeing : float, arcsec
+        Full width at half maximum.
+    """
 
     name: str
     passband: str
     wavelength: float
     limit_mag: float
     seeing: float
+    edges: tuple[float, float]
 
     @property
     def noise(self) -> float:
@@ -233,4 +248,14 @@ def profiles() -> dict[str, Profile]:
         if can_simulate(survey):
             for name, load in _words(survey)["profiles"].items():
                 found[name] = Profile(name=name, survey=survey.name, **load)
+    return found
+
+
+def named_rates() -> dict[str, tuple[float, str]]:
+    """Return the named rates of all surveys' streams as number and unit."""
+    found: dict[str, tuple[float, str]] = {}
+    for survey in SURVEYS.values():
+        if can_simulate(survey):
+            rates = _words(survey).get("rates", {})
+            found |= {name: (rate[0], rate[1]) for name, rate in rates.items()}
     return found

@@ -105,9 +105,7 @@ class Night:
             yield FieldPackets(part.payloads[:left], part.truth[:left])
             left -= len(part.payloads)
 
-    def _columns(
-        self, field: int, night: int, visits: Visits, parts: Sequence[Seen]
-    ) -> FieldNight:
+    def _columns(self, field: int, night: int, visits: Visits, parts: Sequence[Seen]) -> FieldNight:
         bands = tuple(band.name for band in self.cadence.bands)
         objects = _joined(Objects, [part.objects for part in parts])
         begin = np.cumsum([0, *(len(part.objects.slot) for part in parts)])

@@ -52,7 +52,9 @@ def eclipse(p: Parameters, mjd: Floats) -> Floats:
     first = np.minimum(phase, 1 - phase)
     second = np.abs(phase - 0.5)
     width = p["width"]
-    return np.asarray(-np.exp(-((first / width) ** 2)) - p["ratio"] * np.exp(-((second / width) ** 2)))
+    return np.asarray(
+        -np.exp(-((first / width) ** 2)) - p["ratio"] * np.exp(-((second / width) ** 2))
+    )
 
 
 def random_walk(p: Parameters, mjd: Floats) -> Floats:

@@ -59,10 +59,9 @@ class Members:
 
     def select(self, mask: Bools) -> "Members":
         """Return the rows where `mask` holds."""
-        return Members(
-            *(getattr(self, name)[mask] for name in self.__slots__[:-1]),
-            {name: values[mask] for name, values in self.parameters.items()},
-        )
+        parameters = {name: values[mask] for name, values in self.parameters.items()}
+        names = ("keys", "own", "slot", "year", "born", "visit")
+        return Members(**{name: getattr(self, name)[mask] for name in names}, parameters=parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class Sky:
         alerts = seen.epochs.detected.sum() / keys.size
         if population.is_single:
             alerts /= len(cadence.visits)
-        return share * cadence.field_alerts / max(alerts, 0.01) / max(life, 1)
+        return float(share * cadence.field_alerts / max(alerts, 0.01) / max(life, 1))
 
     def field(self, field: int, night: int) -> tuple[Visits, list[tuple[Population, Seen]]]:
         """Return a field's visits, and the objects that send an alert in a night (its MJD)."""
@@ -150,7 +149,7 @@ class Sky:
         census = self._census(field, night)
         found = []
         for number, population in enumerate(self.populations):
-            members = self._members(number, field, night, census)
+            members = self._members(number, field, census)
             glimpse = self._look(population, members, now, field, first)
             alerts = np.bincount(glimpse.epochs.object, glimpse.epochs.detected, len(members.keys))
             seen = members.select(alerts > 0)
@@ -179,7 +178,7 @@ class Sky:
         first = np.where(stays, slots[0] + _FIRST_PERSISTENT, slots[1] + day * _SLOTS_A_DAY)
         return _Census(nights, counts, first - counts)
 
-    def _members(self, number: int, field: int, night: int, census: "_Census") -> Members:
+    def _members(self, number: int, field: int, census: "_Census") -> Members:
         """List the objects of one population that are there in a night."""
         population = self.populations[number]
         born, index, slot = census.of(number, int(self._lives[number]))
@@ -203,7 +202,7 @@ class Sky:
         wavelength = np.array([one.wavelength for one in cadence.bands])[band]
         parameters = _at_birth(members)
         at = {name: values[row] for name, values in parameters.items()}
-        at |= {"_row": row, "_band": band}
+        at |= {"_row": row.astype(np.float64), "_band": band.astype(np.float64)}
         true = np.where(mjd >= members.born[row], population.change(at, mjd, wavelength), 0.0)
         if population.is_single:
             chosen = members.visit[row]

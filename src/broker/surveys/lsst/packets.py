@@ -270,8 +270,8 @@ class _Columns:
         row, time = self._row[alerts], self._mjd[self._visit]
         objects, detected = self._night.objects, self._night.epochs.detected
         first, _ = spans(self._night.epochs)
-        seen = np.cumsum(detected)
-        before = seen[first] - detected[first]
+        seen: Ints = np.cumsum(detected)
+        before: Ints = seen[first] - detected[first]
         start = np.minimum.reduceat(np.where(detected, time, np.inf), first)[row]
         columns: dict[str, Column] = {
             "diaObjectId": self.object_ids[row],

@@ -218,7 +218,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _write(steps, floats, ints, pool, out):  # type: ignore[no-untyped-def]
     """Write every record; return the number of bytes written."""
     data, offsets = out
@@ -256,20 +256,20 @@ def _write(steps, floats, ints, pool, out):  # type: ignore[no-untyped-def]
     return at
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _copy(source, data, at):  # type: ignore[no-untyped-def]
     for i in range(source.size):
         data[at + i] = source[i]
     return at + source.size
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _copy_text(pool, number, data, at):  # type: ignore[no-untyped-def]
     texts, begins = pool
     return _copy(texts[begins[number] : begins[number + 1]], data, at)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _put_branch(null_branch, is_null, data, at):  # type: ignore[no-untyped-def]
     if null_branch < 0:
         return at
@@ -277,7 +277,7 @@ def _put_branch(null_branch, is_null, data, at):  # type: ignore[no-untyped-def]
     return at + 1
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _put_long(number, data, at):  # type: ignore[no-untyped-def]
     zigzag = np.uint64((number << 1) ^ (number >> 63))
     while zigzag > np.uint64(0x7F):

@@ -68,7 +68,8 @@ class StampPool:
         bright = np.searchsorted(edges, np.abs(snr))
         variant = (noise * self._style.variants).astype(np.int64)
         kind = (look * 2 + (snr < 0)) * len(SIGNIFICANCES) + bright
-        return (kind * self._style.variants + variant).tolist()
+        chosen: list[int] = (kind * self._style.variants + variant).tolist()
+        return chosen
 
     def triplet(self, key: int) -> Triplet:
         """Return science, template and difference cutouts."""

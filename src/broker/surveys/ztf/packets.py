@@ -261,8 +261,8 @@ class _Columns:
         """Return the fields of the triggering detection alone."""
         epochs, objects = self._night.epochs, self._night.objects
         first, _ = spans(epochs)
-        seen = np.cumsum(epochs.detected) - epochs.detected
-        earlier = seen - seen[first][self._row]
+        seen: Ints = np.cumsum(epochs.detected) - epochs.detected
+        earlier: Ints = seen - seen[first][self._row]
         jd = np.asarray(found["jd"])
         start = np.where(epochs.detected, jd, np.inf)
         since = np.minimum.reduceat(start, first)[self._row] if first.size else start
@@ -304,14 +304,18 @@ class _Columns:
         """Return detections with all fields, and non-detections with a limit only."""
         seen = self._night.epochs.detected
         always = {*self._images, "pdiffimfilename"}
-        return {
-            name: values if name in always else _where_seen(values, seen)
-            for name, values in found.items()
-        } | {
-            name: np.where(seen, value, np.nan)
-            for name, value in _FOUND.items()
-            if name != "nneg"
-        } | {"nneg": np.where(seen, 2, NULL_INT)}
+        return (
+            {
+                name: values if name in always else _where_seen(values, seen)
+                for name, values in found.items()
+            }
+            | {
+                name: np.where(seen, value, np.nan)
+                for name, value in _FOUND.items()
+                if name != "nneg"
+            }
+            | {"nneg": np.where(seen, 2, NULL_INT)}
+        )
 
     def forced(self, encoder: RecordEncoder) -> tuple[Records, list[tuple[int, int]]]:
         """Return forced photometry of the nights before, in no order, and each object's part."""
@@ -322,7 +326,9 @@ class _Columns:
             return Records(memoryview(b""), [0]), [(0, 0)] * len(night.objects.slot)
         records = encoder.encode(self._forced_columns(order))
         rows = np.arange(len(night.objects.slot))
-        parts = [np.searchsorted(self._row[order], rows, side).tolist() for side in ("left", "right")]
+        parts = [
+            np.searchsorted(self._row[order], rows, side).tolist() for side in ("left", "right")
+        ]
         return records, list(zip(*parts, strict=True))
 
     def _forced_columns(self, rows: Ints) -> dict[str, Column]:

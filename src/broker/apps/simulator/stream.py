@@ -1,0 +1,318 @@
+"""The consumer simulator: alerts of a reservoir, published again at a chosen rate.
+
+A *reservoir* is a subscription in which alerts wait. They are pulled, published with their
+attributes, and acknowledged only once the publication has succeeded: a failure loses nothing.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from broker.apps.simulator.rates import Amount, Schedule, make_schedule
+from broker.config import load_settings
+from broker.errors import NotFoundError
+from broker.instance import Instance
+from broker.ports import BatchKey, Delivery, Messages, Stream
+from broker.wiring import Broker
+
+_LOG = logging.getLogger(__name__)
+
+MOST_A_PULL = 1000
+"""Services lease no more at once."""
+
+# A service may answer a pull with nothing while messages are on their way.
+_EMPTY_PULLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where alerts come from and go to: names of a subscription and of a topic."""
+
+    subscription: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run of the consumer simulator did.
+
+    Attributes
+    ----------
+    published, returned : int
+        Alerts published, and of these given back to the reservoir (nack).
+    batches : int
+        Batches in which there were alerts.
+    wanted : int
+        Alerts that the rate and run time ask for.
+    elapsed_s : float
+        Duration.
+    ended : str
+        ``finished``, ``empty`` (the reservoir) or ``declined`` (at the prompt).
+    subscription, topic : str
+        From where to where.
+    """
+
+    published: int
+    returned: int
+    batches: int
+    wanted: int
+    elapsed_s: float
+    ended: str
+    subscription: str
+    topic: str
+
+
+def endpoints(
+    instance: tuple[str, str | bool | None] | None, sub_id: str | None, topic_id: str | None
+) -> Endpoints:
+    """Name the reservoir and the topic; explicit ids win.
+
+    The default reservoir is that of the survey's production instance, the default topic that
+    of `instance`.
+
+    Raises
+    ------
+    ValueError
+        If there is neither an instance nor both ids.
+    """
+    if instance is None and not (sub_id and topic_id):
+        raise ValueError("give an instance (survey, testid), or both sub_id and topic_id")
+    survey, testid = instance if instance is not None else ("", None)
+    reservoir = Instance(survey).subscription("alerts", "reservoir")
+    own = Instance(survey, testid if isinstance(testid, str) and testid else None)
+    return Endpoints(sub_id or reservoir, topic_id or own.name("alerts"))
+
+
+@dataclass(slots=True)
+class _Pump:
+    """Moves alerts from a subscription to a topic."""
+
+    stream: Stream
+    ends: Endpoints
+    key: BatchKey
+    nack: bool
+    published: int = 0
+    batches: int = 0
+    to_return: list[str] = field(default_factory=list)
+
+    def move(self, count: int) -> bool:
+        """Publish up to `count` alerts; tell whether the reservoir was empty before."""
+        empty_pulls, left = 0, count
+        while left > 0 and empty_pulls < _EMPTY_PULLS:
+            deliveries = self.stream.pull(self.ends.subscription, min(left, MOST_A_PULL))
+            empty_pulls = 0 if deliveries else empty_pulls + 1
+            if deliveries:
+                self._publish(deliveries)
+                left -= len(deliveries)
+        self.batches += left < count
+        self.give_back()
+        return left > 0
+
+    def _publish(self, deliveries: Sequence[Delivery]) -> None:
+        payloads = [delivery.payload for delivery in deliveries]
+        self.stream.publish(self.ends.topic, Messages(payloads, _attributes(deliveries)), self.key)
+        self.key = replace(self.key, number=self.key.number + 1)
+        self.published += len(deliveries)
+        ids = [delivery.ack_id for delivery in deliveries]
+        if self.nack:
+            # Given back after the batch, so that no alert comes twice in one.
+            self.to_return += ids
+        else:
+            self.stream.acknowledge(self.ends.subscription, ids)
+
+    def give_back(self) -> None:
+        if self.to_return:
+            self.stream.release(self.ends.subscription, self.to_return)
+            self.to_return = []
+
+
+def _attributes(deliveries: Sequence[Delivery]) -> pl.DataFrame:
+    """Return attributes as columns; a null where a message lacks one."""
+    names = dict.fromkeys(name for one in deliveries for name in one.attributes)
+    columns = {name: [one.attributes.get(name) for one in deliveries] for name in names}
+    if not columns:
+        return pl.DataFrame({"_": [None] * len(deliveries)}, schema={"_": pl.String})
+    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+
+
+@dataclass(frozen=True, slots=True)
+class Clockwork:
+    """The clock and the sleep that a run goes by; tests have their own."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def run_schedule(
+    stream: Stream,
+    ends: Endpoints,
+    schedule: Schedule,
+    key: BatchKey,
+    *,
+    nack: bool = False,
+    on_empty: str = "stop",
+    clockwork: Clockwork = Clockwork(),
+) -> Summary:
+    """Publish by a schedule whose times are fixed from the start, so that no delay adds up.
+
+    Parameters
+    ----------
+    stream : Stream
+        Where both ends are.
+    ends : Endpoints
+        The reservoir and the topic.
+    schedule : Schedule
+        When how many alerts are due; what an earlier batch lacked is made up for.
+    key : BatchKey
+        Of the first batch published.
+    nack : bool
+        Give the alerts back to the reservoir instead of acknowledging them.
+    on_empty : str
+        ``stop`` at an empty reservoir, or ``wait`` for more until the run time is over.
+    clockwork : Clockwork
+        Clock and sleep.
+
+    Raises
+    ------
+    ValueError
+        If `on_empty` is neither.
+    """
+    if on_empty not in ("stop", "wait"):
+        raise ValueError(f"on_empty is 'stop' or 'wait', not {on_empty!r}")
+    started = clockwork.now()
+    pump, ended = _Pump(stream, ends, key, nack), "finished"
+    for batch in range(schedule.batches):
+        wait_s = started + batch * schedule.interval_s - clockwork.now()
+        if wait_s > 0:
+            clockwork.sleep(wait_s)
+        is_empty = pump.move(schedule.due(batch) - pump.published)
+        if is_empty:
+            _LOG.warning("%s is empty after %d alerts", ends.subscription, pump.published)
+            ended = "empty"
+            if on_empty == "stop":
+                break
+        else:
+            ended = "finished"
+    return Summary(
+        published=pump.published,
+        returned=pump.published if nack else 0,
+        batches=pump.batches,
+        wanted=schedule.total,
+        elapsed_s=clockwork.now() - started,
+        ended=ended,
+        subscription=ends.subscription,
+        topic=ends.topic,
+    )
+
+
+def publish_stream(
+    alert_rate: Amount | str,
+    instance: tuple[str, str | bool | None] | None = None,
+    runtime: Amount | None = None,
+    publish_batch_every: Amount = (5, "sec"),
+    sub_id: str | None = None,
+    topic_id: str | None = None,
+    nack: bool = False,
+    auto_confirm: bool = False,
+    *,
+    stream: Stream | None = None,
+    on_empty: str = "stop",
+    clockwork: Clockwork = Clockwork(),
+    ask: Callable[[str], str] | None = None,
+) -> Summary:
+    """Publish the alerts of a reservoir to a topic at a chosen rate.
+
+    Parameters
+    ----------
+    alert_rate : tuple or str
+        ``(n, unit)``, unit one of ``once, perSec, perMin, perHr, perNight`` (ten hours), or the
+        name of a rate.
+    instance : (survey, testid), optional
+        Gives the default reservoir (the survey's production one) and topic (its own).
+    runtime : tuple, optional
+        ``(n, unit)``, unit one of ``sec, min, hr, night``; required unless ``once``.
+    publish_batch_every : tuple
+        ``(n, "sec")``: time between batches.
+    sub_id, topic_id : str, optional
+        Names that are used instead of the defaults.
+    nack : bool
+        Leave the alerts in the reservoir.
+    auto_confirm : bool
+        Do not ask; nothing is ever asked where the input is no terminal.
+    stream : Stream, optional
+        Where reservoir and topic are; by default the broker's own by its settings.
+    on_empty : str
+        ``stop`` at an empty reservoir, or ``wait``.
+    clockwork : Clockwork
+        Clock and sleep.
+    ask : callable, optional
+        Puts the question before the start; by default on the terminal, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If an argument is wrong; nothing was published.
+    """
+    schedule = make_schedule(alert_rate, runtime, publish_batch_every)
+    ends = endpoints(instance, sub_id, topic_id)
+    if not auto_confirm and not _confirmed(schedule, ends, ask or _terminal()):
+        return Summary(0, 0, 0, schedule.total, 0.0, "declined", ends.subscription, ends.topic)
+    worker = f"simulator-{os.getpid()}"
+    chosen = stream or Broker(load_settings(worker=worker)).stream
+    if instance is not None:
+        prepare(chosen, Instance(instance[0]))
+    key = BatchKey(worker, time.time_ns() // 1_000_000)
+    return run_schedule(
+        chosen, ends, schedule, key, nack=nack, on_empty=on_empty, clockwork=clockwork
+    )
+
+
+def prepare(stream: Stream, instance: Instance) -> list[str]:
+    """Make an instance's reservoir and ``*-counter`` subscriptions on the topics that it has.
+
+    Returns
+    -------
+    list of str
+        Names of the subscriptions that are there now.
+    """
+    alerts = instance.name("alerts")
+    found = [topic.name for topic in stream.topics() if _belongs(topic.name, instance)]
+    made = []
+    for topic in found:
+        roles = ("counter", "reservoir") if topic == alerts else ("counter",)
+        stub = topic.removeprefix(f"{instance.survey}-")
+        if instance.testid:
+            stub = stub.removesuffix(f"-{instance.testid}")
+        for role in roles:
+            made.append(instance.subscription(stub, role))
+            try:
+                stream.subscribe(topic, made[-1])
+            except NotFoundError:
+                made.pop()
+    return made
+
+
+def _belongs(topic: str, instance: Instance) -> bool:
+    """Tell whether a topic is one of an instance's own."""
+    head, *parts = topic.split("-")
+    last = parts[1] if len(parts) == 2 else None
+    return head == instance.survey and 1 <= len(parts) <= 2 and last == instance.testid
+
+
+def _terminal() -> Callable[[str], str] | None:
+    return input if sys.stdin is not None and sys.stdin.isatty() else None
+
+
+def _confirmed(schedule: Schedule, ends: Endpoints, ask: Callable[[str], str] | None) -> bool:
+    if ask is None:
+        return True
+    words = (
+        f"{schedule.total:,} alerts at {schedule.per_s:.4g} a second, {schedule.batches:,} batches\n"
+        f"from {ends.subscription}\nto   {ends.topic}\nContinue? [Y/n] "
+    )
+    return ask(words).strip().lower() in ("", "y", "yes")
