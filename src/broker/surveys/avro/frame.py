@@ -18,8 +18,9 @@ _ALIGN = 64
 
 _PAGE = 4096
 
-_UNUSED = 2
-"""References to an array that only a list holds, as `sys.getrefcount` counts its own."""
+_PROBE = [object()]
+_UNUSED = sys.getrefcount(_PROBE[0])
+"""References to what only a list holds, as this Python counts them."""
 
 _MOST_WASTE, _MOST_POOLED = 4, 8
 _LEAST_KEPT, _MOST_KEPT = 1 << 16, 1 << 26
@@ -63,8 +64,9 @@ class _Pool:
                         return found
             fresh = np.empty(words + words // 8, np.int64)
             if _LEAST_KEPT <= fresh.nbytes <= _MOST_KEPT:
-                self._kept = [one for one in self._kept if sys.getrefcount(one) > _UNUSED + 1]
-                self._kept = [*self._kept[-_MOST_POOLED:], fresh]
+                places = range(len(self._kept))
+                busy = [i for i in places if sys.getrefcount(self._kept[i]) != _UNUSED]
+                self._kept = [*(self._kept[i] for i in busy[-_MOST_POOLED:]), fresh]
             return fresh
 
 

@@ -98,11 +98,11 @@ class Memory(NamedTuple):
 
 
 @intrinsic
-def _bytes_at(typing: Any, address: Any, size: Any) -> Any:
+def _bytes_at(_typing: Any, address: Any, size: Any) -> Any:
     """Make an array of the `size` bytes at an address."""
     made = types.Array(types.uint8, 1, "C")
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         array = make_array(made)(context, builder)
         pointer = builder.inttoptr(args[0], cgutils.voidptr_t)
         one = context.get_constant(types.intp, 1)
@@ -116,7 +116,7 @@ def _word_reader(bits: int, result: Any) -> Any:
     """Make an intrinsic that reads an unaligned word from an array of bytes."""
 
     @intrinsic
-    def read(typing: Any, data: Any, at: Any) -> Any:
+    def read(_typing: Any, data: Any, at: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             array = context.make_array(signature.args[0])(context, builder, args[0])
             place = builder.gep(array.data, [args[1]])
@@ -129,10 +129,10 @@ def _word_reader(bits: int, result: Any) -> Any:
 
 
 @intrinsic
-def _lowest(typing: Any, word: Any) -> Any:
+def _lowest(_typing: Any, word: Any) -> Any:
     """Return the place of the lowest bit of a word that is not zero."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), generate
@@ -316,32 +316,37 @@ def _is_time(value, which):  # type: ignore[no-untyped-def]
     return _EARLIEST_S * scale <= value < _LATEST_S * scale
 
 
+@_inline
+def _boolean(data, at, op, row, memory):  # type: ignore[no-untyped-def]
+    if at >= data.shape[0]:
+        return np.int64(-SHORT)
+    if op[SLOT] >= 0 and data[at] != 0:
+        memory.bits[op[SLOT] + (row >> 3)] |= np.uint8(1 << (row & 7))
+    return at + 1
+
+
 @_called
 def _rare(data, at, op, row, memory):  # type: ignore[no-untyped-def]
-    """Read a boolean, enum, time, null or fixed value."""
+    """Read an enum, a time, a fixed, or what has no value of its own."""
     kind = op[KIND]
-    if kind == NOTHING:
+    if kind in (NOTHING, RECORD):
         return at
     if kind == FIXED:
         return _blob(data, at, np.int64(op[ARG]), op, row, memory)
-    if kind == BOOLEAN:
-        if at >= data.shape[0]:
-            return np.int64(-SHORT)
-        if op[SLOT] >= 0 and data[at] != 0:
-            memory.bits[op[SLOT] + (row >> 3)] |= np.uint8(1 << (row & 7))
-        return at + 1
     value, at = _varint(data, at)
     if at < 0:
         return at
-    if kind == ENUM and not 0 <= value < op[ARG]:
-        return np.int64(-BAD_SYMBOL)
-    if kind == TIME and not _is_time(value, op[ARG]):
+    if kind == BRANCH:
+        return at if value == 0 else np.int64(-BAD_BRANCH)
+    if kind == ENUM:
+        if not 0 <= value < op[ARG]:
+            return np.int64(-BAD_SYMBOL)
+    elif not _is_time(value, op[ARG]):
         return np.int64(-BAD_TIME)
-    if op[SLOT] >= 0:
-        if op[EXTRA] == 64:
-            memory.words[op[SLOT] + row] = value
-        else:
-            memory.halves[op[SLOT] + row] = value
+    if op[SLOT] >= 0 and op[EXTRA] == 64:
+        memory.words[op[SLOT] + row] = value
+    elif op[SLOT] >= 0:
+        memory.halves[op[SLOT] + row] = value
     return at
 
 
@@ -387,6 +392,8 @@ def _scalar(data, at, op, row, memory, used):  # type: ignore[no-untyped-def]
     if kind == BYTES:
         size, at = _varint(data, at)
         return at if at < 0 else _blob(data, at, size, op, row, memory)
+    if kind == BOOLEAN:
+        return _boolean(data, at, op, row, memory)
     return _rare(data, at, op, row, memory)
 
 
@@ -485,12 +492,34 @@ def _next_block(data, at, op, rows, room):  # type: ignore[no-untyped-def]
 
 
 @_called
+def _list(data, at, ops, place, row, depth, memory, rows, room, stack):  # type: ignore[no-untyped-def]
+    """Begin a list, or go on after one of its items; return place, row, depth and position."""
+    if ops[place, KIND] == ARRAY:
+        depth += 1
+        stack[depth, 0] = place
+        stack[depth, 1] = row
+        stack[depth, 2] = 0
+    else:
+        rows[ops[place, ARG]] += ops[stack[depth, 0], STEP]
+        stack[depth, 2] -= 1
+    first = stack[depth, 0]
+    if stack[depth, 2] <= 0:
+        stack[depth, 2], at = _next_block(data, at, ops[first], rows, room)
+    if stack[depth, 2] > 0:
+        return first + 1, rows[ops[first, ARG]], depth, at
+    row = stack[depth, 1]
+    if ops[first, SLOT] >= 0:
+        memory.words[ops[first, SLOT] + row + 1] = rows[ops[first, ARG]]
+    return np.int64(ops[first, NEXT]), row, depth - 1, at
+
+
+@_called
 def _record(data, at, ops, memory, rows, room, used, stack):  # type: ignore[no-untyped-def]
     """Read one record into the next row of each table; return the next position."""
-    place = 0
-    depth = -1
+    place = np.int64(0)
+    depth = np.int64(-1)
     row = rows[0]
-    while True:
+    while at >= 0:
         if ops[place, KIND] == FLOAT and ops[place, EXTRA] > 3:
             place, at = _floats(data, at, ops, place, row, memory)
         op = ops[place]
@@ -501,11 +530,11 @@ def _record(data, at, ops, memory, rows, room, used, stack):  # type: ignore[no-
             if at < 0:
                 return at
             if branch == null:
-                if kind < LAST_SCALAR:
+                if kind < RECORD:
                     _clear(op, row, memory)
                 else:
                     _clear_all(ops, place, row, memory, rows)
-                place = op[NEXT]
+                place = np.int64(op[NEXT])
                 continue
             if branch != 1 - null:
                 return np.int64(-BAD_BRANCH)
@@ -513,45 +542,14 @@ def _record(data, at, ops, memory, rows, room, used, stack):  # type: ignore[no-
                 memory.bits[op[BITS] + (row >> 3)] |= np.uint8(1 << (row & 7))
         if kind < LAST_SCALAR:
             at = _scalar(data, at, op, row, memory, used)
-            if at < 0:
-                return at
             place += 1
-            continue
-        if kind == END:
+        elif kind == END:
             return at
-        if kind == RECORD:
-            place += 1
-            continue
-        if kind == BRANCH:
-            branch, at = _varint(data, at)
-            if at < 0:
-                return at
-            if branch != 0:
-                return np.int64(-BAD_BRANCH)
-            place += 1
-            continue
-        if kind == ARRAY:
-            depth += 1
-            stack[depth, 0] = place
-            stack[depth, 1] = row
-            stack[depth, 2] = 0
         else:
-            rows[op[ARG]] += ops[stack[depth, 0], STEP]
-            stack[depth, 2] -= 1
-        first = stack[depth, 0]
-        if stack[depth, 2] <= 0:
-            stack[depth, 2], at = _next_block(data, at, ops[first], rows, room)
-            if at < 0:
-                return at
-        if stack[depth, 2] > 0:
-            place = first + 1
-            row = rows[ops[first, ARG]]
-        else:
-            row = stack[depth, 1]
-            if ops[first, SLOT] >= 0:
-                memory.words[ops[first, SLOT] + row + 1] = rows[ops[first, ARG]]
-            depth -= 1
-            place = ops[first, NEXT]
+            place, row, depth, at = _list(
+                data, at, ops, place, row, depth, memory, rows, room, stack
+            )
+    return at
 
 
 @_inline
@@ -586,6 +584,31 @@ def _block_end(data, at):  # type: ignore[no-untyped-def]
         if data[at + place] != data[start + size + place]:
             return np.int64(-SLOW), np.int64(0)
     return start, start + size
+
+
+@_called
+def _unit(units, unit, ops, memory, tables, used, owners, stack):  # type: ignore[no-untyped-def]
+    """Read all records of one unit, which they must fill; return a position."""
+    rows, room = tables[0], tables[1]
+    end = units[unit, 1]
+    data = _bytes_at(units[unit, 0], end)
+    at = units[unit, 2]
+    count = units[unit, 3]
+    if count < 0:
+        count = 1
+        at, end = _block_end(data, at)
+        if at < 0:
+            return at
+        data = _bytes_at(units[unit, 0], end)
+    for _ in range(count):
+        if rows[0] >= room[0]:
+            return np.int64(-ROWS_FULL)
+        at = _record(data, at, ops, memory, rows, room, used, stack)
+        if at < 0:
+            return at
+        owners[rows[0]] = unit
+        rows[0] += 1
+    return at if at == end else np.int64(-LEFT_OVER)
 
 
 SIGNATURE = (
@@ -624,30 +647,11 @@ def run(  # type: ignore[no-untyped-def]
         Scratch.
     """
     memory = Memory(bits, halves, words, text)
-    rows, room, before = tables[0], tables[1], tables[2]
+    rows, before = tables[0], tables[2]
     for unit in range(units.shape[0]):
         _copy(rows, before)
         text_before = used[0]
-        data = _bytes_at(units[unit, 0], units[unit, 1])
-        at = units[unit, 2]
-        count = units[unit, 3]
-        if count < 0:
-            count = 1
-            at, end = _block_end(data, at)
-            if at >= 0:
-                data = _bytes_at(units[unit, 0], end)
-        for _ in range(count):
-            if at < 0:
-                break
-            if rows[0] >= room[0]:
-                at = np.int64(-ROWS_FULL)
-                break
-            at = _record(data, at, ops, memory, rows, room, used, stack)
-            if at >= 0:
-                owners[rows[0]] = unit
-                rows[0] += 1
-        if at >= 0 and at != data.shape[0]:
-            at = np.int64(-LEFT_OVER)
+        at = _unit(units, unit, ops, memory, tables, used, owners, stack)
         if at < 0:
             _undo(rows, before, bit_columns, memory)
             used[0] = text_before

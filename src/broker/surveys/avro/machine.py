@@ -126,7 +126,7 @@ def _places(units: Units) -> tuple[NDArray[np.int64], Any]:
     n = len(units.data)
     pointers = (ctypes.c_char_p * n)(*units.data)
     places = np.empty((n, 4), np.int64)
-    places[:, 0] = np.frombuffer(pointers, np.int64, n) if n else 0
+    places[:, 0] = np.frombuffer(memoryview(pointers), np.int64, n) if n else 0
     places[:, 1] = units.ends
     places[:, 2] = units.starts
     places[:, 3] = units.counts
