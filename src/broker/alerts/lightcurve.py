@@ -153,8 +153,17 @@ class LightCurve:
 
     def select(self, keep: NDArray[Any]) -> "LightCurve":
         """Return the points that `keep`, a mask or positions, names."""
-        columns = (self.mjd, self.band, self.flux, self.fluxerr, self.zp, self.zpsys, self.kind)
-        return LightCurve(self.object_id, self.source_id, *(column[keep] for column in columns))
+        return LightCurve(
+            self.object_id,
+            self.source_id,
+            self.mjd[keep],
+            self.band[keep],
+            self.flux[keep],
+            self.fluxerr[keep],
+            self.zp[keep],
+            self.zpsys[keep],
+            self.kind[keep],
+        )
 
     def detections(self) -> "LightCurve":
         """Return the detections alone."""
@@ -278,8 +287,8 @@ class _Columns:
         band = bands.get(record.get(fields.band))
         if time is None or band is None:
             return
-        zero = fields.zero_point
-        zero = record.get(zero) if isinstance(zero, str) else zero
+        place = fields.zero_point
+        zero = record.get(place) if isinstance(place, str) else place
         get = record.get
         numbers = (get(fields.flux), get(fields.flux_error), get(fields.mag), get(fields.mag_error))
         self.rows.append(
@@ -345,10 +354,18 @@ def _split(
     curves = []
     for packet, first, last in zip(packets, edges[:-1], edges[1:], strict=True):
         part = slice(first, last)
-        values = [columns[name][part] for name in ("mjd", "band", "flux", "fluxerr", "zp")]
-        object_id = _lookup(packet, survey.object_id)
-        source_id = int(_lookup(packet, survey.source_id) or 0)
-        curves.append(LightCurve(str(object_id), source_id, *values, zpsys[part], kinds[part]))
+        curve = LightCurve(
+            object_id=str(_lookup(packet, survey.object_id)),
+            source_id=int(_lookup(packet, survey.source_id) or 0),
+            mjd=columns["mjd"][part],
+            band=columns["band"][part],
+            flux=columns["flux"][part],
+            fluxerr=columns["fluxerr"][part],
+            zp=columns["zp"][part],
+            zpsys=zpsys[part],
+            kind=kinds[part],
+        )
+        curves.append(curve)
     return curves
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.science.fitters.salt2 import kernel
+from broker.science.fitters.salt2 import search
+from broker.science.fitters.salt2.kernel import Model
 from broker.science.fitters.salt2.outcome import Origin, Solution, collect
 from broker.science.fitters.salt2.presets import DEFAULT, Preset, Redshift
 from broker.science.fitters.salt2.problem import Batch, pose
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from broker.alerts.lightcurve import LightCurve
 
 Array = NDArray[np.float64]
-Model = tuple[Array, Array, float, float, float]
-"""Slabs, central colour law, first c, step in c and first phase."""
 
 _MARGIN = 3
 _SCAN_C = (-0.15, 0.15, 0.6)
@@ -125,7 +124,7 @@ class FastEngine:
 
         def chunk(first: int, last: int) -> None:
             scan = (*self._scan, rows)
-            kernel.fit_range(first, last, packed, self._model, scan, settings, out)
+            search.fit_range((first, last), packed, self._model, scan, settings, out)
 
         if threads <= 1:
             chunk(0, rows.size)
@@ -152,7 +151,7 @@ def expand(tables: SourceTables, c_range: tuple[float, float]) -> Model:
         weights = np.exp(-BETA * law * colours)
         flat = rows[b].reshape(redshifts, -1, rows.shape[-1])
         slabs[b] = np.moveaxis(flat @ weights, 1, 2)
-    return slabs, centre, float(colours[0]), step, tables.phase_range[0]
+    return Model(slabs, centre, float(colours[0]), step, tables.phase_range[0])
 
 
 def _central_colour(tables: SourceTables) -> Array:

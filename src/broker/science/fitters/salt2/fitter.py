@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from broker.science.fitters.salt2.engine import FastEngine, Model, expand
+from broker.science.fitters.salt2.engine import FastEngine, expand
+from broker.science.fitters.salt2.kernel import Model
 from broker.science.fitters.salt2.picture import draw
 from broker.science.fitters.salt2.presets import (
     DEFAULT,

@@ -77,7 +77,9 @@ def pinned() -> dict[str, Item]:
     for survey in files("broker.surveys").iterdir():
         map_file = survey.joinpath("photometry.yaml")
         if survey.is_dir() and map_file.is_file():
-            for name, entry in (yaml.safe_load(map_file.read_text()).get("passbands") or {}).items():
+            for name, entry in (
+                yaml.safe_load(map_file.read_text()).get("passbands") or {}
+            ).items():
                 items[name] = _passband(name, entry)
     return items
 
@@ -229,7 +231,9 @@ class ModelStore:
             for file, data in contents.items():
                 _write(self.root / file, data)
             return
-        raise TransientError(f"{item.name} cannot be fetched ({'; '.join(reasons) or 'no origin answers'})")
+        raise TransientError(
+            f"{item.name} cannot be fetched ({'; '.join(reasons) or 'no origin answers'})"
+        )
 
 
 def read_passband(name: str, file: Path, unit: str) -> Any:

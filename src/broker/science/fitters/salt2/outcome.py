@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,9 +91,7 @@ def collect(
     return fits
 
 
-def _blank(
-    lightcurve: "LightCurve", redshift: Redshift | None, origin: Origin
-) -> dict[str, Any]:
+def _blank(lightcurve: "LightCurve", redshift: Redshift | None, origin: Origin) -> dict[str, Any]:
     return {
         "object_id": lightcurve.object_id,
         "source_id": lightcurve.source_id,
@@ -112,7 +111,7 @@ def _used(
     edges = np.cumsum([0, *(lightcurve.mjd.size for lightcurve in lightcurves)])
     used = np.zeros(edges[-1], np.bool_)
     used[batch.source[solution.mask]] = True
-    return [used[first:last] for first, last in zip(edges[:-1], edges[1:], strict=True)]
+    return [used[first:last] for first, last in pairwise(edges.tolist())]
 
 
 def _phases(batch: Batch, solution: Solution) -> tuple[Array, Array, NDArray[np.int64]]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.science.fitters.salt2 import kernel
-from broker.science.fitters.salt2.engine import Model
+from broker.science.fitters.salt2.kernel import Model, Points
 from broker.science.fitters.salt2.presets import PARAMETERS
 from broker.science.fitters.salt2.raster import (
     Box,
@@ -38,7 +38,7 @@ _COLOURS = [
 ]
 _BY_LETTER = {"u": 2, "g": 3, "r": 4, "i": 5, "z": 6, "y": 7}
 _ACROSS = 3
-_LEFT, _GAP, _HEAD = 58, 16, 76
+_LEFT, _GAP, _HEAD = 58, 18, 86
 _PANEL, _PULLS, _FOOT = 210, 66, 44
 _WIDTHS = {1: 620, 2: 380}
 _WIDTH = 290
@@ -121,9 +121,9 @@ def _band(
     if fit.error is None:
         covariance = np.nan_to_num(fit.covariance)
         times = np.concatenate([time, np.linspace(*x_range, width)])
-        kernel.model_band(
-            fit.parameters, covariance, times, np.full(times.size, index), model, out
-        )
+        whole = np.ones(times.size, np.bool_)
+        points = Points(times, np.full(times.size, index), times, times, whole)
+        kernel.model_band(fit.parameters, covariance, points, model, out)
     return _Band(
         name=name,
         colour=_BY_LETTER.get(name[-1], _INK),
@@ -151,11 +151,11 @@ def _header(canvas: Canvas, fit: Salt2Fit) -> None:
     for name, value, error in zip(PARAMETERS, fit.parameters, fit.errors, strict=True):
         x = canvas.text(x, 40, f"{_GREEK.get(name, name)} = ", _GREY)
         x = canvas.text(x, 40, _value(name, value, error), _INK) + 16
-    _verdict(canvas, fit, x)
+    _verdict(canvas, fit)
 
 
-def _verdict(canvas: Canvas, fit: Salt2Fit, x: int) -> None:
-    """Write the goodness of the fit and its flags, on a line of their own if need be."""
+def _verdict(canvas: Canvas, fit: Salt2Fit) -> None:
+    """Write the goodness of the fit and its flags."""
     words = f"χ²/ndof = {fit.chisq:.1f}/{fit.ndof}"
     flags = [] if fit.success else ["not converged"]
     flags += [f"{bound.replace('_', ' at ')} bound" for bound in fit.at_bound]
@@ -170,8 +170,9 @@ def _value(name: str, value: float, error: float) -> str:
     if name == "x0":
         power = int(np.floor(np.log10(abs(value)))) if value else 0
         scaled = f"{value / 10.0**power:.2f}"
-        spread = f" ± {error / 10.0**power:.2f}" if error > 0 else ""
-        return f"({scaled}{spread})×10{_superscript(power)}"
+        if error > 0:
+            scaled = f"({scaled} ± {error / 10.0**power:.2f})"
+        return f"{scaled}×10{_superscript(power)}"
     if not error > 0:
         return f"{value:.4g} (fixed)" if error == 0 else f"{value:.6g}"
     digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 5))
@@ -192,9 +193,7 @@ def _panel(
     """Draw the flux panel of one band and its pulls."""
     left, top, right = place
     flux = Box((left, top, right, top + _PANEL), x_range, _flux_range(band))
-    pulls = Box(
-        (left, flux.y1 + 4, right, flux.y1 + 4 + _PULLS), x_range, (-_MAX_PULL, _MAX_PULL)
-    )
+    pulls = Box((left, flux.y1 + 4, right, flux.y1 + 4 + _PULLS), x_range, (-_MAX_PULL, _MAX_PULL))
     for box, count in ((flux, 5), (pulls, 2)):
         _axes(canvas, box, count)
     if fit.error is None:
@@ -237,7 +236,7 @@ def _model(canvas: Canvas, box: Box, fit: Salt2Fit, band: _Band) -> None:
     for y in range(box.y0 + 4, box.y1 - 4, 8):
         canvas.fill(peak, y, peak + 1, y + 4, _GREY, 9)
     if flux.any():
-        canvas.curve(box, box.y(flux), band.colour, 1.8)
+        canvas.curve(box, np.where(flux == 0, np.nan, box.y(flux)), band.colour, 1.8)
 
 
 def _points(canvas: Canvas, box: Box, band: _Band) -> None:
@@ -252,7 +251,9 @@ def _points(canvas: Canvas, box: Box, band: _Band) -> None:
         forced = band.kind[n] == "forced"
         colour = _GREY if forced or not band.used[n] else band.colour
         low, high = box.y(band.flux[n] - band.error[n]), box.y(band.flux[n] + band.error[n])
-        canvas.fill(column, max(round(float(high)), box.y0), column + 1, round(float(low)) + 1, colour)
+        canvas.fill(
+            column, max(round(float(high)), box.y0), column + 1, round(float(low)) + 1, colour
+        )
         mark = disc(2.6 if forced else 3.6, hollow=not band.used[n])
         half = mark.shape[0] // 2
         canvas.stamp(mark, column - half, round(float(box.y(band.flux[n]))) - half, colour)
@@ -263,7 +264,7 @@ def _limit(canvas: Canvas, box: Box, column: int, value: float) -> None:
     row = max(round(float(box.y(value))), box.y0 + 3)
     if row < box.y1 - 10:
         mark = arrow()
-        canvas.stamp(mark * 0.55, column - mark.shape[1] // 2, row, _GREY)
+        canvas.stamp(mark, column - mark.shape[1] // 2, row, _GREY)
 
 
 def _draw_pulls(canvas: Canvas, box: Box, band: _Band) -> None:
@@ -300,7 +301,7 @@ def _labels(canvas: Canvas, flux: Box, pulls: Box, *, first: bool) -> None:
     canvas.text(middle, pulls.y1 + 20, words, _GREY, 11)
     if first:
         canvas.text(flux.x0 + 8, flux.y0 + 8, "flux (AB zp 25)", _GREY, 11)
-        canvas.text(pulls.x0 + 8, pulls.y0 + 3, "pull", _GREY, 11)
+        canvas.text(_GAP, pulls.y0 + 2, "pull", _GREY, 11)
 
 
 def _short(value: float) -> str:

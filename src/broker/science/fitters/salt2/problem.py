@@ -122,9 +122,7 @@ def _prior(redshift: Redshift | None) -> tuple[float, float]:
     return (0.0, 0.0) if redshift is None else (redshift.value, redshift.error)
 
 
-def _z_bounds(
-    preset: Preset, redshift: Redshift | None, coverage: Coverage
-) -> tuple[float, float]:
+def _z_bounds(preset: Preset, redshift: Redshift | None, coverage: Coverage) -> tuple[float, float]:
     """Return bounds of z; five standard deviations of a prior, within what can be fitted."""
     if redshift is None:
         return preset.z

@@ -53,36 +53,35 @@ class Canvas:
         region[inside] = colour * LEVELS + level
 
     def curve(self, box: "Box", y: Array, colour: int, width: float = 2.0) -> None:
-        """Draw an antialiased curve given at every column of a box, in pixels from the top."""
+        """Draw an antialiased curve of rows at every column of a box; NaN breaks it."""
         slope = np.gradient(y)
+        shown = np.flatnonzero(np.isfinite(slope))
+        y, slope = y[shown], slope[shown]
         across = np.sqrt(1 + slope**2)
         reach = int(np.ceil(min(np.nanmax(across, initial=1.0), 30.0) * (width / 2 + 1)))
         offsets = np.arange(-reach, reach + 1)[:, None]
         rows = np.floor(y) + offsets
         cover = np.clip(width / 2 + 0.5 - np.abs(rows - y) / across, 0, 1)
-        columns = np.broadcast_to(np.arange(box.x0, box.x1), rows.shape)
+        columns = np.broadcast_to(box.x0 + shown, rows.shape)
         inside = (rows > box.y0) & (rows < box.y1 - 1) & (cover > 0.05)
         rows = rows[inside].astype(np.intp)
         self._blend(rows, columns[inside], cover[inside], colour)
 
-    def stamp(self, alpha: Array, x: int, y: int, colour: int) -> None:
-        """Blend a small mask with its top left corner at (x, y)."""
+    def stamp(self, levels: Pixels, x: int, y: int, colour: int) -> None:
+        """Blend a small mask of levels with its top left corner at (x, y)."""
         height, width = self.pixels.shape
-        top, left = max(-y, 0), max(-x, 0)
-        alpha = alpha[top : max(height - y, 0), left : max(width - x, 0)]
-        if alpha.size == 0:
+        if x < 0 or y < 0 or y + levels.shape[0] > height or x + levels.shape[1] > width:
             return
-        y, x = y + top, x + left
-        region = self.pixels[y : y + alpha.shape[0], x : x + alpha.shape[1]]
-        level = (alpha * LEVELS + 0.5).astype(np.uint8)
-        solid = (level >= _SOLID) | ((level > 0) & (region == 0))
-        region[solid] = (level + colour * LEVELS)[solid]
+        region = self.pixels[y : y + levels.shape[0], x : x + levels.shape[1]]
+        keep = (levels >= _SOLID) | ((levels > 0) & (region == 0))
+        np.copyto(region, levels + np.uint8(colour * LEVELS), where=keep)
 
     def text(self, x: float, y: int, words: str, colour: int, size: int = 13) -> int:
         """Write from (x, y), the top left corner; return where the next letter would go."""
         for letter in words:
-            alpha, advance, top, left = _glyph(letter, size)
-            self.stamp(alpha, round(x) + left, y + top, colour)
+            levels, advance, top, left = _glyph(letter, size)
+            if levels.size:
+                self.stamp(levels, round(x) + left, y + top, colour)
             x += advance
         return round(x)
 
@@ -101,7 +100,7 @@ class Canvas:
         return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
 
     def _blend(self, rows: Any, columns: Any, cover: Array, colour: int) -> None:
-        level = (cover * LEVELS + 0.5).astype(np.uint8)
+        level = _levels(cover)
         under = self.pixels[rows, columns]
         keep = (level >= _SOLID) | ((level > 0) & (under == 0))
         self.pixels[rows[keep], columns[keep]] = level[keep] + colour * LEVELS
@@ -143,21 +142,27 @@ class Box:
 
 
 @lru_cache
-def disc(radius: float, *, hollow: bool = False) -> Array:
+def disc(radius: float, *, hollow: bool = False) -> Pixels:
     """Return an antialiased disc or ring."""
     half = int(np.ceil(radius)) + 1
     grid = np.arange(-half, half + 1)
     distance = np.hypot(grid[:, None], grid)
     cover = np.clip(radius + 0.5 - distance, 0, 1)
-    return np.asarray(cover - np.clip(radius - 0.9 - distance, 0, 1) if hollow else cover)
+    if hollow:
+        cover = cover - np.clip(radius - 0.9 - distance, 0, 1)
+    return _levels(cover)
 
 
 @lru_cache
-def arrow(half: int = 4) -> Array:
+def arrow(half: int = 4) -> Pixels:
     """Return a filled triangle that points down."""
     rows = np.arange(2 * half)[:, None]
     columns = np.abs(np.arange(-half, half + 1))
-    return np.clip(half + 0.5 - rows / 2 - columns, 0, 1)
+    return _levels(0.55 * np.clip(half + 0.5 - rows / 2 - columns, 0, 1))
+
+
+def _levels(cover: Array) -> Pixels:
+    return np.asarray(cover * LEVELS + 0.5, np.uint8)
 
 
 def text_width(words: str, size: int = 13) -> float:
@@ -170,7 +175,7 @@ def ticks(low: float, high: float, count: int) -> Array:
     raw = (high - low) / max(count, 1)
     power = 10.0 ** np.floor(np.log10(raw))
     step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
-    return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    return np.asarray(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0)
 
 
 def _palette(colours: list[tuple[int, int, int]]) -> bytes:
@@ -196,13 +201,13 @@ def _font(size: int) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _glyph(letter: str, size: int) -> tuple[Array, float, int, int]:
+def _glyph(letter: str, size: int) -> tuple[Pixels, float, int, int]:
     """Return a letter's mask, advance and offset from the pen."""
     font = _font(size)
     left, top, right, bottom = font.getbbox(letter)
     advance = float(font.getlength(letter))
     if right <= left or bottom <= top:
-        return np.zeros((0, 0)), advance, 0, 0
+        return np.zeros((0, 0), np.uint8), advance, 0, 0
     mask = font.getmask(letter)
     alpha = np.array(mask, np.float64).reshape(mask.size[1], mask.size[0]) / 255
-    return alpha, advance, int(top), int(left)
+    return _levels(alpha), advance, int(top), int(left)

@@ -12,10 +12,6 @@ from broker.science.fitters.salt2.presets import PARAMETERS
 Array = NDArray[np.float64]
 
 
-def _unset(*shape: int) -> Any:
-    return field(default_factory=lambda: np.full(shape, np.nan))
-
-
 @dataclass(frozen=True, slots=True)
 class Salt2Fit:
     """The outcome of one fit; of a failed one, `error` says why and numbers are NaN.
@@ -67,8 +63,8 @@ class Salt2Fit:
     ncall: int = 0
     chisq: float = np.nan
     ndof: int = 0
-    parameters: Array = _unset(5)
-    covariance: Array = _unset(5, 5)
+    parameters: Array = field(default_factory=lambda: np.full(5, np.nan))
+    covariance: Array = field(default_factory=lambda: np.full((5, 5), np.nan))
     at_bound: tuple[str, ...] = ()
     second_minimum: float = np.nan
     starts: int = 0

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from broker.alerts.lightcurve import LightCurve
 from broker.science.fitters.salt2 import kernel
-from broker.science.fitters.salt2.engine import Model, expand
+from broker.science.fitters.salt2.engine import expand
+from broker.science.fitters.salt2.kernel import Model
 from broker.science.fitters.salt2.tables import ZERO_POINT, SourceTables
 
 Array = NDArray[np.float64]
@@ -40,6 +41,8 @@ class Sampling:
         Five-sigma depth of a visit.
     floor : float
         Relative flux error of bright points.
+    threshold : float
+        Points below so many standard deviations are not seen.
     z : tuple of float
         Redshifts are drawn within it, by volume.
     """
@@ -49,6 +52,7 @@ class Sampling:
     phases: tuple[float, float] = (-14.0, 40.0)
     limit_mag: float = 20.5
     floor: float = 0.02
+    threshold: float = 3.0
     z: tuple[float, float] = (0.01, 0.1)
 
 
@@ -63,7 +67,7 @@ class Simulated:
 def simulate(
     tables: SourceTables, sampling: Sampling, count: int, rng: np.random.Generator
 ) -> list[Simulated]:
-    """Draw supernovae and observe them, keeping points above three sigma.
+    """Draw supernovae and observe them.
 
     Parameters
     ----------
@@ -142,4 +146,4 @@ def _observe(
     error = np.hypot(sky, sampling.floor * np.abs(flux))
     flux = flux + rng.normal(0.0, error)
     seen = LightCurve.of_detections(f"SIM{number:06d}", number, time, names, flux, error)
-    return seen.select(flux > 3 * error)
+    return seen.select(flux > sampling.threshold * error)

@@ -60,7 +60,8 @@ class Coverage:
         """
         shortest, longest = self.wave_range
         blue, red = self.edges[np.maximum(band, 0)].T
-        return (band >= 0) & (blue > shortest * (1 + z[:, 1])) & (red < longest * (1 + z[:, 0]))
+        inside = (blue > shortest * (1 + z[:, 1])) & (red < longest * (1 + z[:, 0]))
+        return np.asarray((band >= 0) & inside)
 
 
 def coverage(source: Any, bandpasses: Sequence[Any], z_max: float) -> Coverage:
@@ -148,7 +149,7 @@ def build_tables(
     return tables
 
 
-def _grids(source: Any) -> list[tuple[Array, Array, Array]]:
+def _grids(source: Any) -> list[Any]:
     """Return (phase, wave, values) of both components."""
     grids = [tuple(source._model[name].__getnewargs__()) for name in ("M0", "M1")]
     phase = grids[0][0]
@@ -190,7 +191,7 @@ def _integrate(
             basis = _lagrange_basis(colour[b], source.colorlaw(rest))
             basis *= (weight / (1 + z))[:, None]
             for m, grid in enumerate(grids):
-                values[b, :, m, j, :] = _rest_flux(*grid, rest) @ basis
+                values[b, :, m, j, :] = _rest_flux(grid, rest) @ basis
     return colour, values
 
 
@@ -230,8 +231,9 @@ def _kernel(distance: Array) -> Array:
     return np.where(x < 1, inner, np.where(x <= 2, outer, 0.0))
 
 
-def _rest_flux(phase: Array, wave: Array, grid: Array, at: Array) -> Array:
+def _rest_flux(grids: tuple[Array, Array, Array], at: Array) -> Array:
     """Return flux densities at wavelengths `at` for all phase nodes and the extra rows."""
+    phase, wave, grid = grids
     i = np.clip(np.searchsorted(wave, at, side="right") - 1, 0, wave.size - 2)
     fraction = (at - wave[i]) / (wave[i + 1] - wave[i])
     linear = (1 - fraction) * grid[:, i] + fraction * grid[:, i + 1]
