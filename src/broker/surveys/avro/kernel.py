@@ -142,16 +142,77 @@ _read32 = _word_reader(32, types.int32)
 _read64 = _word_reader(64, types.int64)
 
 
+def _storer(bits: int, merge: bool) -> Any:
+    """Make an intrinsic that stores an element of an array, or merges it into what is there."""
+
+    @intrinsic
+    def store(_typing: Any, target: Any, at: Any, _value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            place = builder.gep(array.data, [args[1]])
+            value = builder.or_(builder.load(place), args[2]) if merge else args[2]
+            builder.store(value, place)
+            return context.get_dummy_value()
+
+        return types.void(target, types.int64, getattr(types, f"int{bits}")), generate
+
+    return store
+
+
+_store32 = _storer(32, merge=False)
+_store64 = _storer(64, merge=False)
+_merge8 = _storer(8, merge=True)
+
+
+@intrinsic
+def _op(_typing: Any, table: Any, at: Any) -> Any:
+    """Return one row of the op table, which no packet can change."""
+    made = types.Array(types.int32, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        array = make_array(made)(context, builder)
+        eight = context.get_constant(types.intp, 8)
+        pointer = builder.gep(source.data, [builder.mul(args[1], eight)])
+        four = context.get_constant(types.intp, 4)
+        populate_array(array, pointer, [eight], [four], four, None)
+        return array._getvalue()
+
+    return made(table, types.int64), generate
+
+
+# Plain indexing counts from the end below zero, which costs three instructions an access. In
+# the functions below it only serves the bounds checker; the compiler drops it otherwise.
+
+
+@_inline
+def _put32(target, at, value):  # type: ignore[no-untyped-def]
+    target[at]
+    _store32(target, at, value)
+
+
+@_inline
+def _put64(target, at, value):  # type: ignore[no-untyped-def]
+    target[at]
+    _store64(target, at, value)
+
+
+@_inline
+def _set_bit(bits, base, row):  # type: ignore[no-untyped-def]
+    bits[base + (row >> 3)]
+    _merge8(bits, base + (row >> 3), 1 << (row & 7))
+
+
 @_inline
 def _half(data, at):  # type: ignore[no-untyped-def]
-    """Read 4 bytes; the plain read of the last lets the bounds checker see it."""
+    """Read 4 bytes."""
     data[at + 3]
     return _read32(data, at)
 
 
 @_inline
 def _word(data, at):  # type: ignore[no-untyped-def]
-    """Read 8 bytes, as `_half`."""
+    """Read 8 bytes."""
     data[at + 7]
     return _read64(data, at)
 
@@ -243,8 +304,8 @@ def _short_string(data, at, size, slot, memory):  # type: ignore[no-untyped-def]
         first = _some(data, at, size)
         second = np.int64(0)
     if slot >= 0:
-        memory.words[slot] = size | (first << 32)
-        memory.words[slot + 1] = second
+        _put64(memory.words, slot, size | (first << 32))
+        _put64(memory.words, slot + 1, second)
     return first | second
 
 
@@ -257,14 +318,14 @@ def _long_string(data, at, size, slot, memory, used):  # type: ignore[no-untyped
     for step in range(last):
         word = _word(data, at + 8 * step)
         seen |= word
-        memory.text[place + step] = word
+        _put64(memory.text, place + step, word)
     if size & 7:
         word = _some(data, at + 8 * last, size & 7)
         seen |= word
-        memory.text[place + last] = word
+        _put64(memory.text, place + last, word)
     first = np.int64(_half(data, at)) & 0xFFFFFFFF
-    memory.words[slot] = size | (first << 32)
-    memory.words[slot + 1] = used[0] << 32
+    _put64(memory.words, slot, size | (first << 32))
+    _put64(memory.words, slot + 1, used[0] << 32)
     used[0] += (size + 7) & ~7
     return seen
 
@@ -303,8 +364,8 @@ def _blob(data, at, size, op, row, memory):  # type: ignore[no-untyped-def]
     if size < 0 or size > data.shape[0] - at:
         return np.int64(-BAD_LENGTH)
     if op[SLOT] >= 0:
-        memory.words[op[SLOT] + row] = at
-        memory.halves[op[EXTRA] + row] = size
+        _put64(memory.words, op[SLOT] + row, at)
+        _put32(memory.halves, op[EXTRA] + row, size)
     return at + size
 
 
@@ -321,7 +382,7 @@ def _boolean(data, at, op, row, memory):  # type: ignore[no-untyped-def]
     if at >= data.shape[0]:
         return np.int64(-SHORT)
     if op[SLOT] >= 0 and data[at] != 0:
-        memory.bits[op[SLOT] + (row >> 3)] |= np.uint8(1 << (row & 7))
+        _set_bit(memory.bits, op[SLOT], row)
     return at + 1
 
 
@@ -344,9 +405,9 @@ def _rare(data, at, op, row, memory):  # type: ignore[no-untyped-def]
     elif not _is_time(value, op[ARG]):
         return np.int64(-BAD_TIME)
     if op[SLOT] >= 0 and op[EXTRA] == 64:
-        memory.words[op[SLOT] + row] = value
+        _put64(memory.words, op[SLOT] + row, value)
     elif op[SLOT] >= 0:
-        memory.halves[op[SLOT] + row] = value
+        _put32(memory.halves, op[SLOT] + row, value)
     return at
 
 
@@ -359,12 +420,12 @@ def _number(data, at, op, row, memory):  # type: ignore[no-untyped-def]
         return at
     if op[KIND] == LONG:
         if slot >= 0:
-            memory.words[slot + row] = value
+            _put64(memory.words, slot + row, value)
     else:
         if value != np.int32(value):
             return np.int64(-WIDE_INT)
         if slot >= 0:
-            memory.halves[slot + row] = value
+            _put32(memory.halves, slot + row, value)
     return at
 
 
@@ -377,13 +438,13 @@ def _scalar(data, at, op, row, memory, used):  # type: ignore[no-untyped-def]
         if at + 4 > data.shape[0]:
             return np.int64(-SHORT)
         if slot >= 0:
-            memory.halves[slot + row] = _half(data, at)
+            _put32(memory.halves, slot + row, _half(data, at))
         return at + 4
     if kind == DOUBLE:
         if at + 8 > data.shape[0]:
             return np.int64(-SHORT)
         if slot >= 0:
-            memory.words[slot + row] = _word(data, at)
+            _put64(memory.words, slot + row, _word(data, at))
         return at + 8
     if kind in (INT, LONG):
         return _number(data, at, op, row, memory)
@@ -400,8 +461,8 @@ def _scalar(data, at, op, row, memory, used):  # type: ignore[no-untyped-def]
 @_inline
 def _float(data, at, ops, place, row, memory):  # type: ignore[no-untyped-def]
     """Store a float that is not null."""
-    memory.halves[ops[place, SLOT] + row] = _half(data, at)
-    memory.bits[ops[place, BITS] + (row >> 3)] |= np.uint8(1 << (row & 7))
+    _put32(memory.halves, _op(ops, place)[SLOT] + row, _half(data, at))
+    _set_bit(memory.bits, _op(ops, place)[BITS], row)
 
 
 @_inline
@@ -411,9 +472,10 @@ def _floats(data, at, ops, place, row, memory):  # type: ignore[no-untyped-def]
     Most fields of most surveys are such, and four reads that need not wait for one another
     take hardly longer than one.
     """
-    end = place + ops[place, EXTRA] - 4
-    good = np.uint8(2 - 2 * ops[place, NULL])
-    nulls = np.int32(0x02020202 * ops[place, NULL])
+    end = place + _op(ops, place)[EXTRA] - 4
+    kept = _op(ops, place)[SLOT] >= 0
+    good = np.uint8(2 - 2 * _op(ops, place)[NULL])
+    nulls = np.int32(0x02020202 * _op(ops, place)[NULL])
     last = data.shape[0] - 20
     while place <= end and at <= last:
         if (
@@ -422,12 +484,12 @@ def _floats(data, at, ops, place, row, memory):  # type: ignore[no-untyped-def]
             and data[at + 10] == good
             and data[at + 15] == good
         ):
-            for step in range(4):
+            for step in range(4 if kept else 0):
                 _float(data, at + 1 + 5 * step, ops, place + step, row, memory)
             at += 20
         elif _half(data, at) == nulls:
-            for step in range(4):
-                memory.halves[ops[place + step, SLOT] + row] = 0
+            for step in range(4 if kept else 0):
+                _put32(memory.halves, _op(ops, place + step)[SLOT] + row, 0)
             at += 4
         else:
             break
@@ -443,33 +505,33 @@ def _clear(op, row, memory):  # type: ignore[no-untyped-def]
     if slot < 0:
         return
     if kind in (FLOAT, INT, ENUM):
-        memory.halves[slot + row] = 0
+        _put32(memory.halves, slot + row, 0)
     elif kind in (DOUBLE, LONG):
-        memory.words[slot + row] = 0
+        _put64(memory.words, slot + row, 0)
     elif kind == STRING:
-        memory.words[slot + 2 * row] = 0
-        memory.words[slot + 2 * row + 1] = 0
+        _put64(memory.words, slot + 2 * row, 0)
+        _put64(memory.words, slot + 2 * row + 1, 0)
     elif kind in (BYTES, FIXED):
-        memory.words[slot + row] = -1
-        memory.halves[op[EXTRA] + row] = -1
+        _put64(memory.words, slot + row, -1)
+        _put32(memory.halves, op[EXTRA] + row, -1)
     elif kind == TIME and op[EXTRA] == 64:
-        memory.words[slot + row] = 0
+        _put64(memory.words, slot + row, 0)
     elif kind == TIME:
-        memory.halves[slot + row] = 0
+        _put32(memory.halves, slot + row, 0)
 
 
 @_called
 def _clear_all(ops, first, row, memory, rows):  # type: ignore[no-untyped-def]
     """Write zeros and empty lists for a record or list that is null."""
-    end = ops[first, NEXT]
+    end = _op(ops, first)[NEXT]
     at = first
     while at < end:
-        if ops[at, KIND] == ARRAY:
-            if ops[at, SLOT] >= 0:
-                memory.words[ops[at, SLOT] + row + 1] = rows[ops[at, ARG]]
-            at = ops[at, NEXT]
+        if _op(ops, at)[KIND] == ARRAY:
+            if _op(ops, at)[SLOT] >= 0:
+                _put64(memory.words, _op(ops, at)[SLOT] + row + 1, rows[_op(ops, at)[ARG]])
+            at = _op(ops, at)[NEXT]
         else:
-            _clear(ops[at], row, memory)
+            _clear(_op(ops, at), row, memory)
             at += 1
 
 
@@ -494,23 +556,23 @@ def _next_block(data, at, op, rows, room):  # type: ignore[no-untyped-def]
 @_called
 def _list(data, at, ops, place, row, depth, memory, rows, room, stack):  # type: ignore[no-untyped-def]
     """Begin a list, or go on after one of its items; return place, row, depth and position."""
-    if ops[place, KIND] == ARRAY:
+    if _op(ops, place)[KIND] == ARRAY:
         depth += 1
         stack[depth, 0] = place
         stack[depth, 1] = row
         stack[depth, 2] = 0
     else:
-        rows[ops[place, ARG]] += ops[stack[depth, 0], STEP]
+        rows[_op(ops, place)[ARG]] += _op(ops, stack[depth, 0])[STEP]
         stack[depth, 2] -= 1
     first = stack[depth, 0]
     if stack[depth, 2] <= 0:
-        stack[depth, 2], at = _next_block(data, at, ops[first], rows, room)
+        stack[depth, 2], at = _next_block(data, at, _op(ops, first), rows, room)
     if stack[depth, 2] > 0:
-        return first + 1, rows[ops[first, ARG]], depth, at
+        return first + 1, rows[_op(ops, first)[ARG]], depth, at
     row = stack[depth, 1]
-    if ops[first, SLOT] >= 0:
-        memory.words[ops[first, SLOT] + row + 1] = rows[ops[first, ARG]]
-    return np.int64(ops[first, NEXT]), row, depth - 1, at
+    if _op(ops, first)[SLOT] >= 0:
+        _put64(memory.words, _op(ops, first)[SLOT] + row + 1, rows[_op(ops, first)[ARG]])
+    return np.int64(_op(ops, first)[NEXT]), row, depth - 1, at
 
 
 @_called
@@ -520,9 +582,9 @@ def _record(data, at, ops, memory, rows, room, used, stack):  # type: ignore[no-
     depth = np.int64(-1)
     row = rows[0]
     while at >= 0:
-        if ops[place, KIND] == FLOAT and ops[place, EXTRA] > 3:
+        if _op(ops, place)[KIND] == FLOAT and _op(ops, place)[EXTRA] > 3:
             place, at = _floats(data, at, ops, place, row, memory)
-        op = ops[place]
+        op = _op(ops, place)
         kind = op[KIND]
         null = op[NULL]
         if null >= 0:
@@ -539,7 +601,7 @@ def _record(data, at, ops, memory, rows, room, used, stack):  # type: ignore[no-
             if branch != 1 - null:
                 return np.int64(-BAD_BRANCH)
             if op[BITS] >= 0:
-                memory.bits[op[BITS] + (row >> 3)] |= np.uint8(1 << (row & 7))
+                _set_bit(memory.bits, op[BITS], row)
         if kind < LAST_SCALAR:
             at = _scalar(data, at, op, row, memory, used)
             place += 1

@@ -127,12 +127,12 @@ def compile_plan(shape: Shape, wanted: Collection[str] | None) -> Plan:
 
 
 def _mark_runs(ops: NDArray[np.int32]) -> None:
-    """Note at each kept nullable float how many follow in a row, itself counted."""
-    floats = (ops[:, KIND] == FLOAT) & (ops[:, BITS] >= 0)
+    """Note at each nullable float how many follow in a row, all kept or none, itself counted."""
     ops[ops[:, KIND] == FLOAT, EXTRA] = 0
-    for place in np.flatnonzero(floats)[::-1]:
-        more = floats[place + 1] and ops[place + 1, NULL] == ops[place, NULL]
-        ops[place, EXTRA] = 1 + (ops[place + 1, EXTRA] if more else 0)
+    for place in np.flatnonzero((ops[:, KIND] == FLOAT) & (ops[:, NULL] >= 0))[::-1]:
+        this, after = ops[place], ops[place + 1]
+        alike = this[NULL] == after[NULL] and (this[SLOT] < 0) == (after[SLOT] < 0)
+        this[EXTRA] = 1 + (after[EXTRA] if after[KIND] == FLOAT and alike else 0)
 
 
 def _fields(builder: _Builder, shape: Shape, path: str, table: int, kept: bool) -> tuple[Node, ...]:
