@@ -32,7 +32,7 @@ def _usable(payloads: Iterator[bytes], survey: str) -> Iterator[bytes]:
         try:
             list(fastavro.reader(io.BytesIO(payload)))
             open_alert(payload, survey=survey)
-        except Exception:  # noqa: BLE001, S112 - whatever the rival cannot read is left out
+        except Exception:  # noqa: S112 - whatever the rival cannot read is left out
             continue
         yield payload
 

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,8 @@ def compare(bench: Bench, curves: Sequence[LightCurve], rounds: int) -> dict[str
     times = []
     for part in np.array_split(np.arange(len(curves)), rounds):
         chunk = [curves[n] for n in part]
-        found, mine = _timed(lambda chunk=chunk: fast.fit(chunk), _REPEATS)
-        expected, other = _timed(lambda chunk=chunk: slow.fit(chunk), 1)
+        found, mine = _timed(partial(fast.fit, chunk), _REPEATS)
+        expected, other = _timed(partial(slow.fit, chunk), 1)
         ours += found
         theirs += expected
         times.append((mine / len(chunk), other / len(chunk)))
@@ -186,7 +187,7 @@ def picture_ratio(bench: Bench, curves: Sequence[LightCurve], rounds: int) -> di
     times = []
     for part in np.array_split(np.arange(len(curves)), min(rounds, len(curves))):
         _, mine = _timed(ours, _REPEATS)
-        _, theirs = _timed(lambda part=part: [original(curves[n]) for n in part], 1)
+        _, theirs = _timed(partial(list, map(original, [curves[n] for n in part])), 1)
         times.append((mine / len(curves), theirs / len(part)))
     mine, theirs = np.median(times, axis=0)
     ratio = float(np.median([b / a for a, b in times]))

@@ -111,7 +111,8 @@ class Stream(Protocol):
         """Append to `topic`, creating it; durable on return.
 
         A second call with a key at or below the last of its worker on that topic does
-        nothing, where the service allows that (the embedded log does).
+        nothing, where the service allows that (the embedded log does). A batch without
+        messages only makes the topic.
         """
         ...
 
@@ -188,7 +189,10 @@ class Tables(Protocol):
     """Rows that people query with SQL in BigQuery's dialect, as ``dataset.table``."""
 
     def append(self, dataset: str, table: str, rows: pl.DataFrame, key: BatchKey) -> None:
-        """Append rows; the same key again does nothing. New columns may appear at any time."""
+        """Append rows; the same key and columns again do nothing.
+
+        New columns may appear at any time.
+        """
         ...
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
@@ -216,5 +220,8 @@ class Catalog(Protocol):
     def nearest(
         self, ra: NDArray[np.float64], dec: NDArray[np.float64], radius_arcsec: float, count: int
     ) -> pl.DataFrame:
-        """Return up to `count` neighbours of each position: ``row, rank, id, separation_arcsec``."""
+        """Return up to `count` neighbours of each position.
+
+        Columns ``row, rank, id, separation_arcsec``, nearest first.
+        """
         ...

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from broker.apps.simulator.rates import make_schedule, resolve_rate
-from broker.apps.simulator.stream import Clockwork, Endpoints, prepare, run_schedule
+from broker.apps.simulator.stream import Clockwork, prepare
 from broker.connectors.streams.local import LocalStream
 from broker.connectors.streams.memory import MemoryStream
 from broker.errors import TransientError
@@ -26,13 +26,16 @@ class FakeTime:
     seconds: float = 0.0
 
     def now(self) -> float:
+        """Return the time."""
         return self.seconds
 
     def sleep(self, seconds: float) -> None:
+        """Let time pass."""
         self.seconds += seconds
 
     @property
     def clockwork(self) -> Clockwork:
+        """Return clock and sleep."""
         return Clockwork(self.now, self.sleep)
 
 
@@ -327,16 +330,11 @@ def test_the_embedded_streams_work_too(tmp_path: Path):
     stream = LocalStream(tmp_path, "simulator")
     filled(stream, 12)
 
-    summary = run_schedule(
-        stream,
-        Endpoints(RESERVOIR, TOPIC),
-        make_schedule((10, "once"), None, (5, "sec")),
-        BatchKey("simulator", 2),
-        clockwork=FakeTime().clockwork,
-    )
+    first = run(stream, (1, "perSec"), (10, "sec"), worker="simulator")
+    second = run(stream, (1, "once"), worker="simulator")
 
-    assert summary.published == 10
-    assert len(delivered(stream)) == 10
+    assert (first.published, second.published) == (10, 1)
+    assert [one.payload for one in delivered(stream)] == [b"%d" % i for i in range(11)]
 
 
 def test_every_instance_gets_a_reservoir_and_counters():

@@ -17,7 +17,16 @@ TABLES = ("alerts", "DIASource", "verdicts")
 
 def contents(pgb, table: str) -> list[str]:
     """Return all rows of a table in a fixed order."""
-    return sorted(pgb(*f"query|SELECT * FROM ztf_alerts.{table}|--format|json".split("|")).splitlines())
+    return sorted(
+        pgb(*f"query|SELECT * FROM ztf_alerts.{table}|--format|json".split("|")).splitlines()
+    )
+
+
+def packet(path: Path) -> dict:
+    """Read a packet with another reader than ours."""
+    with path.open("rb") as file:
+        (found,) = fastavro.reader(file)
+    return found
 
 
 def test_the_demo_adds_up(pgb):
@@ -58,7 +67,9 @@ def test_bad_packets_are_kept_and_the_others_unharmed(pgb, folder: Path, night: 
         "garbage": random.Random(1).randbytes(5000),
         "empty": b"",
         "large": bytes(10_000_000),
-        "no alert": _avro({"type": "record", "name": "x", "fields": [{"name": "a", "type": "int"}]}),
+        "no alert": _avro(
+            {"type": "record", "name": "x", "fields": [{"name": "a", "type": "int"}]}
+        ),
     }
     for name, payload in bad.items():
         (folder / name).write_bytes(payload)
@@ -102,12 +113,11 @@ def test_a_retry_leaves_what_still_cannot_be_read(pgb, tmp_path: Path):
 def test_every_alert_can_be_had_as_avro(pgb, folder: Path, tmp_path: Path, night: list[bytes]):
     """A valid container with the same data."""
     pgb("run", str(folder))
-    sent = next(fastavro.reader((folder / "00007.avro").open("rb")))
+    sent = packet(folder / "00007.avro")
 
     pgb("alert", str(sent["candid"]), "--avro", str(tmp_path / "out.avro"))
 
-    with (tmp_path / "out.avro").open("rb") as file:
-        assert next(fastavro.reader(file)) == sent
+    assert packet(tmp_path / "out.avro") == sent
 
 
 def test_the_packet_in_the_topic_is_byte_identical(pgb, folder: Path, night: list[bytes]):
@@ -126,7 +136,7 @@ def test_the_packet_in_the_topic_is_byte_identical(pgb, folder: Path, night: lis
 def test_an_alert_is_shown_as_json_and_picture(pgb, folder: Path, tmp_path: Path):
     """By the id of its object."""
     pgb("run", str(folder))
-    sent = next(fastavro.reader((folder / "00000.avro").open("rb")))
+    sent = packet(folder / "00000.avro")
 
     shown = pgb.json("alert", sent["objectId"], "--plot", str(tmp_path / "alert.png"))
 

@@ -42,7 +42,9 @@ def test_every_command_is_in_the_reference():
     commands = (ROOT / "docs" / "reference" / "commands.md").read_text()
     settings = (ROOT / "docs" / "reference" / "settings.md").read_text()
 
-    assert [n for n in cli.list_commands(click.Context(cli)) if f"## `pgb {n}`" not in commands] == []
+    assert [
+        n for n in cli.list_commands(click.Context(cli)) if f"## `pgb {n}`" not in commands
+    ] == []
     assert [f.name for f in fields(Settings) if f"`{f.name}`" not in settings] == []
 
 

@@ -104,7 +104,7 @@ def contents(home: Path) -> dict[str, Any]:
     }
     topics = {topic.name: topic.messages for topic in broker.stream.topics()}
     letters = broker.stream.log(broker.instance.name("deadletters"))
-    dead = [payload for key in letters.keys() for payload in letters.read(key).payloads]
+    dead = [payload for key in list(letters.keys()) for payload in letters.read(key).payloads]
     checks = [
         *reconcile(broker.ledger),
         *reconcile_sinks(broker.ledger, broker.instance, broker.stream, broker.tables),

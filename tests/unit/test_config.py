@@ -39,7 +39,7 @@ def test_an_unknown_setting_is_named(tmp_path: Path):
 
 def test_a_wrong_type_is_named():
     """The message tells setting, type and value."""
-    with pytest.raises(ConfigError, match="batch_alerts.*int.*many"):
+    with pytest.raises(ConfigError, match=r"batch_alerts.*int.*many"):
         load_settings(environ={"PGB_BATCH_ALERTS": "many"})
 
 

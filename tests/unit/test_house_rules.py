@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "broker"
-SURVEY_NAMES = sorted(
-    path.parent.name for path in (SOURCE / "surveys").glob("*/schema_map.yaml")
-)
+SURVEY_NAMES = sorted(path.parent.name for path in (SOURCE / "surveys").glob("*/schema_map.yaml"))
 DOORS = {"ztf_archive.py"}
 """Modules whose names the documents promise."""
 
@@ -34,9 +32,9 @@ def words_of(tree: ast.AST) -> set[str]:
     }
     texts: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in docstrings:
-                texts.add(node.value)
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            texts.add(node.value)
         for name in ("id", "attr", "arg", "name"):
             if isinstance(value := getattr(node, name, None), str):
                 texts.add(value)
@@ -98,9 +96,7 @@ def test_import_broker_is_cheap():
         "print(sorted({m.split('.')[0] for m in set(sys.modules) - before}"
         " - {'broker'} - set(sys.stdlib_module_names)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
 

@@ -1,6 +1,6 @@
 """The ledger and its index."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -23,16 +23,16 @@ OFFSETS["count"] = pl.Int32
 
 def intake(
     ids: list[int],
-    rejects: list[int] = [],
+    rejects: Sequence[int] = (),
     objects: list[str] | None = None,
-    offsets: list[tuple[str, int, int, int, int]] = [],
+    offsets: Sequence[tuple[str, int, int, int, int]] = (),
 ) -> Intake:
     """Make what one batch brought."""
     return Intake(
         np.array(ids, dtype=np.int64),
         objects or [f"object{i}" for i in ids],
         np.array(rejects, dtype=np.int64),
-        pl.DataFrame(offsets, schema=OFFSETS, orient="row"),
+        pl.DataFrame(list(offsets), schema=OFFSETS, orient="row"),
     )
 
 
@@ -204,9 +204,7 @@ def test_a_reader_follows_the_merges_of_a_writer(tmp_path: Path):
 
 
 @settings(max_examples=50)
-@given(
-    st.integers(0, 2**15 - 1), st.integers(0, 2**32 - 1), st.integers(0, index.MAX_ROWS - 1)
-)
+@given(st.integers(0, 2**15 - 1), st.integers(0, 2**32 - 1), st.integers(0, index.MAX_ROWS - 1))
 def test_locations_survive_packing(worker: int, number: int, row: int):
     """Worker, batch and row come back."""
     packed = index.pack(worker, number, np.array([row], dtype=np.int64))

@@ -74,4 +74,4 @@ class AlertArchive:
     def alerts(self, text: str) -> Iterator[Alert]:
         """Open the alerts meant by an id of an alert or of an object, latest first."""
         found = [self.alert(source_id) for source_id in self.source_ids(text)]
-        return iter(sorted(found, key=lambda alert: alert.mjd, reverse=True))
+        return iter(sorted(found, key=lambda alert: alert.mjd or 0.0, reverse=True))

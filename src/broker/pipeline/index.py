@@ -71,9 +71,7 @@ class Run:
         """Sort what is given."""
         by_source = np.argsort(sources, kind="stable")
         by_object = np.lexsort((owners, objects))
-        return cls(
-            sources[by_source], locations[by_source], objects[by_object], owners[by_object]
-        )
+        return cls(sources[by_source], locations[by_source], objects[by_object], owners[by_object])
 
     @classmethod
     def load(cls, path: Path) -> "Run":

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import xxhash
-from numpy.typing import NDArray
 
 from broker.errors import DecodeError, PacketError
 from broker.pipeline.ledger import Claim, Intake
@@ -72,12 +71,13 @@ def arrive(
 ) -> Arrival:
     """Decode a batch; every payload gives alerts or a reject."""
     frames, rejects = decode_batch(batch.payloads, survey, resolver=resolver)
-    several = sorted({int(i) for frame in frames for i in _repeated(frame.index)})
-    if several:
+    if several := _several(batch, frames, rejects):
         batch = _split(batch, several)
         frames, rejects = decode_batch(batch.payloads, survey, resolver=resolver)
     too_large = {
-        i: DecodeError(f"the packet has {len(payload):,} bytes, more than the {max_bytes:,} allowed")
+        i: DecodeError(
+            f"the packet has {len(payload):,} bytes, more than the {max_bytes:,} allowed"
+        )
         for i, payload in enumerate(batch.payloads)
         if len(payload) > max_bytes
     }
@@ -114,16 +114,25 @@ def _without(frame: AlertFrame, payloads: Mapping[int, object]) -> AlertFrame:
     return frame.select(~np.isin(frame.index, list(payloads)))
 
 
-def _repeated(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    return index[1:][index[1:] == index[:-1]]
+def _several(
+    batch: SourceBatch, frames: Sequence[AlertFrame], rejects: Mapping[int, PacketError]
+) -> dict[int, list[bytes]]:
+    """Return the parts of each payload that holds several records, good or bad."""
+    suspects = {int(i) for frame in frames for i in frame.index[1:][np.diff(frame.index) == 0]}
+    parts = {i: _parts(batch.payloads[i]) for i in sorted(suspects | set(rejects))}
+    return {i: split for i, split in parts.items() if len(split) > 1}
 
 
-def _split(batch: SourceBatch, several: Sequence[int]) -> SourceBatch:
+def _parts(payload: bytes) -> list[bytes]:
+    try:
+        return split_container(payload)
+    except PacketError:
+        return []
+
+
+def _split(batch: SourceBatch, several: Mapping[int, list[bytes]]) -> SourceBatch:
     """Give each alert of a payload that holds several a payload of its own."""
-    parts = [
-        split_container(payload) if i in several else [payload]
-        for i, payload in enumerate(batch.payloads)
-    ]
+    parts = [several.get(i, [payload]) for i, payload in enumerate(batch.payloads)]
     rows = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return SourceBatch([payload for part in parts for payload in part], batch.origins[rows])
 

@@ -178,15 +178,13 @@ class Ledger:
                 "INSERT INTO batches VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?)",
                 (worker, number, night.isoformat(), now.isoformat(), *sums),
             )
-            objects = [object_digest(intake.object_ids[i]) for i in np.flatnonzero(new)]
+            objects = [object_digest(intake.object_ids[i]) for i in np.flatnonzero(new).tolist()]
             digests = np.array(objects, dtype=np.int64)
             self._index.add(worker, number, intake.source_ids[new], digests)
             _insert_claims(db, worker, number, intake, new_rejects)
         return Claim(BatchKey(self.worker, number), new, new_rejects)
 
-    def close(
-        self, key: BatchKey, fates: Mapping[str, Mapping[str, int]], now: datetime
-    ) -> None:
+    def close(self, key: BatchKey, fates: Mapping[str, Mapping[str, int]], now: datetime) -> None:
         """Record what became of a batch's alerts, stage by stage, and close it."""
         with self._writing() as db:
             worker = self._worker_id(key.worker)
@@ -245,20 +243,21 @@ class Ledger:
 
     def sums(self, night: date | None = None) -> Sums:
         """Add up all batches, or those of one night."""
-        where, values = ("WHERE night = ?", [night.isoformat()]) if night else ("", [])
+        values = (night.isoformat(),) * 2 if night else (None, None)
         totals = self._rows(
             "SELECT total(received), total(stored), total(duplicates), total(dead_lettered),"
-            f" total(closed IS NULL) FROM batches {where}",  # noqa: S608 - a constant
+            " total(closed IS NULL) FROM batches WHERE ? IS NULL OR night = ?",
             values,
         )[0]
         fates: dict[str, dict[str, int]] = {}
         for stage, fate, count in self._rows(
             "SELECT stage, fate, sum(count) FROM fates JOIN batches USING (worker, number)"
-            f" {where} GROUP BY stage, fate ORDER BY stage, fate",  # noqa: S608 - a constant
+            " WHERE ? IS NULL OR night = ? GROUP BY stage, fate ORDER BY stage, fate",
             values,
         ):
             fates.setdefault(stage, {})[fate] = count
-        return Sums(*(int(total) for total in totals), fates)
+        received, stored, duplicates, rejected, still_open = (int(total) for total in totals)
+        return Sums(received, stored, duplicates, rejected, still_open, fates)
 
     def nights(self) -> list[date]:
         """List the nights with at least one batch."""

@@ -102,12 +102,17 @@ def _verdict_rows(made: Made) -> pl.DataFrame:
     )
 
 
-def passed(made: Made, chosen: Filter) -> Messages:
-    """Return the JSON messages of the alerts that pass a filter."""
-    keep = made.verdicts.passed(chosen.name)
-    frame = made.alerts.frame.select(keep)
-    rows = frame.survey.alerts_rows(frame)
-    return Messages(to_json_bytes(rows), made.attributes.filter(keep))
+def passed(made: Made, filters: Sequence[Filter]) -> Iterator[tuple[Filter, Messages]]:
+    """Yield each filter's JSON messages; an alert that passes several is written once."""
+    verdicts = {chosen.name: made.verdicts.passed(chosen.name) for chosen in filters}
+    wanted = np.logical_or.reduce(list(verdicts.values()))
+    frame = made.alerts.frame.select(wanted)
+    bodies = to_json_bytes(frame.survey.alerts_rows(frame))
+    attributes = made.attributes.filter(wanted)
+    for chosen in filters:
+        keep = verdicts[chosen.name][wanted]
+        chosen_bodies = [bodies[i] for i in np.flatnonzero(keep).tolist()]
+        yield chosen, Messages(chosen_bodies, attributes.filter(keep))
 
 
 def announcements(made: Made, instance: Instance, now: datetime) -> Messages:

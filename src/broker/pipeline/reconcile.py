@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
 from broker.instance import Instance
 from broker.pipeline.ledger import Ledger, Sums
@@ -61,7 +62,7 @@ def gaps(ledger: Ledger) -> list[Gap]:
     return [
         Gap(topic, partition, before[1] + 1, after[0] - 1)
         for (topic, partition), ranges in ledger.offset_ranges().items()
-        for before, after in zip(ranges, ranges[1:], strict=False)
+        for before, after in pairwise(ranges)
     ]
 
 

@@ -28,6 +28,9 @@ from broker.ports import BatchKey, Journal, Messages, Source, SourceBatch, Strea
 from broker.science.filters import Filter
 from broker.surveys import SchemaResolver, Survey, decode_batch
 
+_MERGE_EVERY = 64
+"""Batches between two merges of small table parts."""
+
 _IN_FLIGHT = 2
 """Batches between decode and close: one that is written while the next is decoded."""
 
@@ -48,7 +51,7 @@ class Sinks:
 class Limits:
     """How much travels together, and what is too much."""
 
-    batch_alerts: int = 512
+    batch_alerts: int = 1024
     batch_wait_s: float = 0.25
     max_packet_bytes: int = 16 << 20
 
@@ -134,12 +137,18 @@ class Pipeline:
         started = time.perf_counter()
         self.recover()
         flying: deque[Future[_Work]] = deque()
-        with ThreadPoolExecutor(1, "keep") as keeper, ThreadPoolExecutor(1, "tell") as teller:
+        with (
+            ThreadPoolExecutor(1, "keep") as keeper,
+            ThreadPoolExecutor(1, "tell") as teller,
+            ThreadPoolExecutor(1, "merge") as merger,
+        ):
             for batch in source.batches(self._limits.batch_alerts, self._limits.batch_wait_s):
                 if len(batch.payloads):
                     work = self._take(batch)
                     kept = keeper.submit(self._keep, work)
                     flying.append(teller.submit(self._tell_once_kept, work, kept))
+                    if work.key.number % _MERGE_EVERY == 0:
+                        merger.submit(self._sinks.tables.compact)
                 while flying and (len(flying) > _IN_FLIGHT or not len(batch.payloads)):
                     self._land(flying.popleft(), source)
                 self._show(started, on_progress)
@@ -203,7 +212,9 @@ class Pipeline:
     def _tell(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         """Write rows and messages; each sink knows the key, so that a repeat adds nothing."""
         verdicts = products.count_verdicts(made, self._filters)
-        return products.merge_fates(verdicts, self._append_rows(key, made), self._publish(key, made))
+        return products.merge_fates(
+            verdicts, self._append_rows(key, made), self._publish(key, made)
+        )
 
     def _append_rows(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         counts: dict[str, int] = {}
@@ -224,10 +235,14 @@ class Pipeline:
             {"published": {self._instance.name("alerts"): sum(len(m.payloads) for m in announced)}},
             {"published": self._send("alert_avros", announced, key)},
         )
+        by_filter: dict[str, list[Messages]] = {}
+        for part in made:
+            for chosen, messages in products.passed(part, self._filters):
+                by_filter.setdefault(chosen.name, []).append(messages)
         for chosen in self._filters:
-            sent = self._send(chosen.topic, [products.passed(part, chosen) for part in made], key)
-            by_filter = {f"published by filter {chosen.name}": sent}
-            fates = products.merge_fates(fates, {"published": sent}, by_filter)
+            sent = self._send(chosen.topic, by_filter.get(chosen.name, []), key)
+            fate = {"published": sent, f"published by filter {chosen.name}": sent}
+            fates = products.merge_fates(fates, fate)
         return fates
 
     def _send(self, stub: str, parts: Sequence[Messages], key: BatchKey) -> Mapping[str, int]:

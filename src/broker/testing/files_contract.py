@@ -1,7 +1,5 @@
 """What every `Files` does, as tests to inherit."""
 
-# ruff: noqa: S101
-
 import pytest
 
 from broker.errors import NotFoundError, UsageError

@@ -1,7 +1,5 @@
 """What every `Stream` and `Journal` does, as tests to inherit."""
 
-# ruff: noqa: S101
-
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 

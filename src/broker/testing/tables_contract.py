@@ -1,7 +1,5 @@
 """What every `Tables` does, as tests to inherit."""
 
-# ruff: noqa: S101
-
 from typing import Any
 
 import polars as pl

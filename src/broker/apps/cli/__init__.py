@@ -16,7 +16,7 @@ _EXIT_ERROR, _EXIT_INTERRUPTED = 2, 130
 class Commands(click.Group):
     """Commands that are imported when first used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """List the main ones in the order in which a newcomer meets them, then the rest."""
         names = [m.name for m in iter_modules(__path__) if not m.name.startswith("_")]
         return sorted(names, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))

@@ -13,7 +13,9 @@ _OPTIONS = {
     "home": click.option(
         "--home", metavar="DIR", help="Folder of everything the broker keeps (or $PGB_HOME)."
     ),
-    "survey": click.option("--survey", metavar="NAME", help="Keyword of the survey that sends the alerts."),
+    "survey": click.option(
+        "--survey", metavar="NAME", help="Keyword of the survey that sends the alerts."
+    ),
     "testid": click.option("--testid", metavar="ID", help="Use a separate instance for tests."),
     "worker": click.option("--worker", metavar="NAME", help="Name of this worker (default w0)."),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),

@@ -26,7 +26,7 @@ def list_letters(as_json: bool, **flags: Any) -> None:
     """List the dead letters with the reason of each."""
     broker = Broker(settings_of(**flags))
     retried = broker.ledger.retried()
-    letters = [
+    letters: list[dict[str, Any]] = [
         {"number": number, **attributes, "retried": int(attributes["digest"]) in retried}
         for number, (_, attributes) in enumerate(_letters(broker), start=1)
     ]
@@ -80,6 +80,6 @@ def retry(as_json: bool, **flags: Any) -> None:
 
 def _letters(broker: Broker) -> Iterator[tuple[bytes, dict[str, str]]]:
     log = broker.stream.log(broker.instance.name("deadletters"))
-    for key in log.keys():
+    for key in list(log.keys()):
         if messages := log.read(key):
             yield from zip(messages.payloads, messages.attributes.to_dicts(), strict=True)

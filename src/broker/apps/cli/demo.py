@@ -51,10 +51,11 @@ def _fresh_home(home: Path) -> Path:
 
 
 def _teach(broker: Broker) -> None:
-    table = f"{broker.instance.dataset}.verdicts"
-    newest = broker.tables.query(f"SELECT object_id FROM {table} WHERE purity LIMIT 1")  # noqa: S608 - a name of ours
+    dataset = broker.instance.dataset
+    sql = f"SELECT object_id FROM {dataset}.verdicts WHERE purity LIMIT 1"  # noqa: S608 - a name of ours
+    newest = broker.tables.query(sql)
     some_id = newest.item() if len(newest) else "ID"
     click.echo(f"\nTry next (with PGB_HOME={broker.home}):")
-    click.echo(f'  pgb query "SELECT * FROM {broker.instance.dataset}.DIASource LIMIT 5"')
+    click.echo(f'  pgb query "SELECT * FROM {dataset}.DIASource LIMIT 5"')  # noqa: S608
     click.echo(f"  pgb alert {some_id} --plot alert.png")
     click.echo(f"  pgb explain purity {some_id}")

@@ -45,9 +45,7 @@ def command(
     broker = Broker(settings_of(**flags))
     topic = _topic(broker, topic)
     name = subscription or f"{topic}-pull"
-    broker.stream.subscribe(
-        topic, name, attribute_filter=attribute_filter, ack_deadline_s=deadline
-    )
+    broker.stream.subscribe(topic, name, attribute_filter=attribute_filter, ack_deadline_s=deadline)
     deliveries = broker.stream.pull(name, most)
     for delivery in deliveries:
         if as_json:

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
+import orjson
 import polars as pl
 
+from broker.alerts.convert import clean
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_table
 from broker.errors import UsageError
@@ -72,15 +74,23 @@ def _print(rows: pl.DataFrame) -> None:
 def _write(rows: pl.DataFrame, form: str, output: Path | None) -> None:
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not text: give --output FILE, or pipe it somewhere")
-    target = output.open("wb") if output else click.get_binary_stream("stdout")
+    target: IO[bytes] = output.open("wb") if output else sys.stdout.buffer
     if form == "csv":
-        flat = [
-            pl.col(name).struct.json_encode() if isinstance(kind, pl.Struct) else pl.col(name)
-            for name, kind in rows.schema.items()
-        ]
-        rows.select(flat).write_csv(target)
+        _flat(rows).write_csv(target)
     elif form == "parquet":
         rows.write_parquet(target)
     else:
         rows.write_ndjson(target)
     target.flush()
+    if output:
+        target.close()
+
+
+def _flat(rows: pl.DataFrame) -> pl.DataFrame:
+    """Write records and lists as JSON text, as a CSV file has no other place for them."""
+    nested = [name for name, kind in rows.schema.items() if kind.is_nested()]
+    texts = [
+        pl.Series(name, [orjson.dumps(clean(value)).decode() for value in rows[name].to_list()])
+        for name in nested
+    ]
+    return rows.with_columns(texts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -53,7 +54,7 @@ class Verdicts:
         passed: NDArray[np.bool_] = np.all(outcome.codes == PASS, axis=1)
         return passed
 
-    @property
+    @cached_property
     def frame(self) -> pl.DataFrame:
         """Verdicts as columns, one row an alert.
 
