@@ -1,5 +1,8 @@
 """``pgb run``: take in alerts from files, folders, archives or a URL."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -44,10 +47,20 @@ def command(
 
 def take_in(broker: Broker, source: Source, total: int | None = None) -> Report:
     """Run the pipeline on a source, with a live line on a terminal."""
-    with broker.working(), run_display(total) as display:
+    with broker.working(), run_display(total) as display, _modules_left_alone():
         report = broker.pipeline().run(source, display.show)
         broker.tables.compact()
     return report
+
+
+@contextmanager
+def _modules_left_alone() -> Iterator[None]:
+    """Keep the collector, which thousands of packet views wake often, from walking modules."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def problems_of(source: Source) -> list[Problem]:
