@@ -117,6 +117,8 @@ class FastEngine:
         self, packed: Any, rows: NDArray[np.int64], ready: NDArray[np.bool_], out: Any
     ) -> None:
         """Share the light curves out over threads."""
+        if rows.size == 0:
+            return
         phases = self.preset.phase_range or (-1e9, 1e9)
         settings = (self.preset.starts, np.array(phases), ready)
         threads = min(self.threads or os.cpu_count() or 1, -(-rows.size // _CHUNK))

@@ -255,7 +255,7 @@ def _points(canvas: Canvas, box: Box, band: _Band) -> None:
             column, max(round(float(high)), box.y0), column + 1, round(float(low)) + 1, colour
         )
         mark = disc(2.6 if forced else 3.6, hollow=not band.used[n])
-        half = mark.shape[0] // 2
+        half = mark.height // 2
         canvas.stamp(mark, column - half, round(float(box.y(band.flux[n]))) - half, colour)
 
 
@@ -264,7 +264,7 @@ def _limit(canvas: Canvas, box: Box, column: int, value: float) -> None:
     row = max(round(float(box.y(value))), box.y0 + 3)
     if row < box.y1 - 10:
         mark = arrow()
-        canvas.stamp(mark, column - mark.shape[1] // 2, row, _GREY)
+        canvas.stamp(mark, column - mark.width // 2, row, _GREY)
 
 
 def _draw_pulls(canvas: Canvas, box: Box, band: _Band) -> None:
@@ -282,7 +282,7 @@ def _draw_pulls(canvas: Canvas, box: Box, band: _Band) -> None:
             first, last = max(round(top), box.y0), min(round(bottom), box.y1 - 1)
             canvas.fill(column, first, column + 1, last, band.colour, 8)
         mark = disc(3.0, hollow=beyond)
-        canvas.stamp(mark, column - mark.shape[0] // 2, row - mark.shape[0] // 2, band.colour)
+        canvas.stamp(mark, column - mark.height // 2, row - mark.height // 2, band.colour)
 
 
 def _labels(canvas: Canvas, flux: Box, pulls: Box, *, first: bool) -> None:

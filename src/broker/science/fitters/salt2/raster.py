@@ -5,7 +5,7 @@ import zlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ class Canvas:
     def __init__(self, width: int, height: int, colours: list[tuple[int, int, int]]) -> None:
         self.pixels = np.zeros((height, width), np.uint8)
         self.colours = colours
+        self._known: dict[tuple[int, int], tuple[NDArray[np.intp], Pixels, Pixels]] = {}
+        self._places: list[NDArray[np.intp]] = []
+        self._levels: list[Pixels] = []
+        self._shades: list[Pixels] = []
 
     def fill(self, x0: int, y0: int, x1: int, y1: int, colour: int, level: int = LEVELS) -> None:
         """Fill a rectangle, ends excluded."""
@@ -47,10 +51,12 @@ class Canvas:
 
     def shade(self, box: "Box", low: Array, high: Array, colour: int, level: int) -> None:
         """Fill between two curves given at every column of a box, in pixels from the top."""
-        rows = np.arange(box.y0 + 1, box.y1 - 1)[:, None]
-        inside = (rows >= np.minimum(low, high)) & (rows <= np.maximum(low, high))
-        region = self.pixels[box.y0 + 1 : box.y1 - 1, box.x0 : box.x1]
-        region[inside] = colour * LEVELS + level
+        top = np.clip(np.ceil(np.minimum(low, high)), box.y0 + 1, box.y1 - 1).astype(np.intp)
+        bottom = np.clip(np.floor(np.maximum(low, high)), box.y0, box.y1 - 2).astype(np.intp)
+        rows = top + np.arange(max(int((bottom - top).max(initial=0)) + 1, 0))[:, None]
+        inside = rows <= bottom
+        columns = np.broadcast_to(np.arange(box.x0, box.x1), rows.shape)
+        self.pixels[rows[inside], columns[inside]] = colour * LEVELS + level
 
     def curve(self, box: "Box", y: Array, colour: int, width: float = 2.0) -> None:
         """Draw an antialiased curve of rows at every column of a box; NaN breaks it."""
@@ -67,26 +73,46 @@ class Canvas:
         rows = rows[inside].astype(np.intp)
         self._blend(rows, columns[inside], cover[inside], colour)
 
-    def stamp(self, levels: Pixels, x: int, y: int, colour: int) -> None:
-        """Blend a small mask of levels with its top left corner at (x, y)."""
+    def stamp(self, sprite: "Sprite", x: int, y: int, colour: int) -> None:
+        """Put a small mask with its top left corner at (x, y) on top of everything.
+
+        Masks are collected and drawn together, in order, when the picture is encoded.
+        """
         height, width = self.pixels.shape
-        if x < 0 or y < 0 or y + levels.shape[0] > height or x + levels.shape[1] > width:
+        if x < 0 or y < 0 or y + sprite.height > height or x + sprite.width > width:
             return
-        region = self.pixels[y : y + levels.shape[0], x : x + levels.shape[1]]
-        keep = (levels >= _SOLID) | ((levels > 0) & (region == 0))
-        np.copyto(region, levels + np.uint8(colour * LEVELS), where=keep)
+        key = (id(sprite), colour)
+        if (known := self._known.get(key)) is None:
+            shades = sprite.levels + np.uint8(colour * LEVELS)
+            known = (sprite.rows * width + sprite.columns, sprite.levels, shades)
+            self._known[key] = known
+        offsets, levels, shades = known
+        self._places.append(offsets + (y * width + x))
+        self._levels.append(levels)
+        self._shades.append(shades)
+
+    def _flush(self) -> None:
+        """Draw the collected masks."""
+        if not self._places:
+            return
+        places, levels = np.concatenate(self._places), np.concatenate(self._levels)
+        flat = self.pixels.reshape(-1)
+        keep = (levels >= _SOLID) | (flat[places] == 0)
+        flat[places[keep]] = np.concatenate(self._shades)[keep]
+        self._places, self._levels, self._shades = [], [], []
 
     def text(self, x: float, y: int, words: str, colour: int, size: int = 13) -> int:
         """Write from (x, y), the top left corner; return where the next letter would go."""
         for letter in words:
-            levels, advance, top, left = _glyph(letter, size)
-            if levels.size:
-                self.stamp(levels, round(x) + left, y + top, colour)
+            sprite, advance, top, left = _glyph(letter, size)
+            if sprite.levels.size:
+                self.stamp(sprite, round(x) + left, y + top, colour)
             x += advance
         return round(x)
 
     def png(self) -> bytes:
         """Encode as a PNG with a palette."""
+        self._flush()
         height, width = self.pixels.shape
         rows = np.zeros((height, width + 1), np.uint8)
         rows[:, 1:] = self.pixels
@@ -104,6 +130,16 @@ class Canvas:
         under = self.pixels[rows, columns]
         keep = (level >= _SOLID) | ((level > 0) & (under == 0))
         self.pixels[rows[keep], columns[keep]] = level[keep] + colour * LEVELS
+
+
+class Sprite(NamedTuple):
+    """Pixels of a small mask that are not empty, and its size."""
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    levels: Pixels
+    height: int
+    width: int
 
 
 class Box:
@@ -142,7 +178,7 @@ class Box:
 
 
 @lru_cache
-def disc(radius: float, *, hollow: bool = False) -> Pixels:
+def disc(radius: float, *, hollow: bool = False) -> Sprite:
     """Return an antialiased disc or ring."""
     half = int(np.ceil(radius)) + 1
     grid = np.arange(-half, half + 1)
@@ -150,19 +186,25 @@ def disc(radius: float, *, hollow: bool = False) -> Pixels:
     cover = np.clip(radius + 0.5 - distance, 0, 1)
     if hollow:
         cover = cover - np.clip(radius - 0.9 - distance, 0, 1)
-    return _levels(cover)
+    return _sprite(cover)
 
 
 @lru_cache
-def arrow(half: int = 4) -> Pixels:
+def arrow(half: int = 4) -> Sprite:
     """Return a filled triangle that points down."""
     rows = np.arange(2 * half)[:, None]
     columns = np.abs(np.arange(-half, half + 1))
-    return _levels(0.55 * np.clip(half + 0.5 - rows / 2 - columns, 0, 1))
+    return _sprite(0.55 * np.clip(half + 0.5 - rows / 2 - columns, 0, 1))
 
 
 def _levels(cover: Array) -> Pixels:
     return np.asarray(cover * LEVELS + 0.5, np.uint8)
+
+
+def _sprite(cover: Array) -> Sprite:
+    levels = _levels(cover)
+    rows, columns = np.nonzero(levels)
+    return Sprite(rows, columns, levels[rows, columns], *levels.shape)
 
 
 def text_width(words: str, size: int = 13) -> float:
@@ -201,13 +243,13 @@ def _font(size: int) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _glyph(letter: str, size: int) -> tuple[Pixels, float, int, int]:
+def _glyph(letter: str, size: int) -> tuple[Sprite, float, int, int]:
     """Return a letter's mask, advance and offset from the pen."""
     font = _font(size)
     left, top, right, bottom = font.getbbox(letter)
     advance = float(font.getlength(letter))
     if right <= left or bottom <= top:
-        return np.zeros((0, 0), np.uint8), advance, 0, 0
+        return _sprite(np.zeros((0, 0))), advance, 0, 0
     mask = font.getmask(letter)
     alpha = np.array(mask, np.float64).reshape(mask.size[1], mask.size[0]) / 255
-    return _levels(alpha), advance, int(top), int(left)
+    return _sprite(alpha), advance, int(top), int(left)

@@ -13,6 +13,7 @@ NAME, VERSION = "toy", "1"
 """Name and version that rows of toy fits carry."""
 
 _STRETCH = 0.1
+_PEAK = 0.5
 _COLOUR_LAW = (
     "4\n-0.504294\n0.787691\n-0.461715\n0.0815619\n"
     "Salt2ExtinctionLaw.version 1\n"
@@ -47,7 +48,7 @@ def write_toy_model(folder: Path, wave_step: float = 20.0) -> Path:
     wave = np.arange(2000.0, 9200.0 + wave_step / 2, wave_step)
     mean = _surface(source, phase, wave)
     slope = _surface(source, phase / (1 + _STRETCH), wave) - mean
-    scale = 2e-3 / mean.max()
+    scale = _PEAK / mean.max()
     _grid(folder / "salt2_template_0.dat", phase, wave, mean * scale)
     _grid(folder / "salt2_template_1.dat", phase, wave, slope * scale)
     for name in _FLAT:
