@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from math import inf
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -162,9 +162,7 @@ class SimulatedSource:
     def close(self) -> None:
         """Write the truth, if it is wanted."""
         if self._wishes.truth and self._truth:
-            folder = Path(self._wishes.truth)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_truth(self._truth, folder)
+            write_truth(self._truth, Path(self._wishes.truth), f"{self._wishes.night:%Y%m%d}")
 
     def _due(self, started: float, sent: int, most: int) -> int:
         if self._wishes.rate == inf:
@@ -203,8 +201,3 @@ class SimulatedSource:
             },
             schema=ORIGIN_SCHEMA,
         )
-
-
-def tonight() -> date:
-    """Return the present UTC date."""
-    return datetime.now(UTC).date()

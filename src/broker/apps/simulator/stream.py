@@ -224,6 +224,7 @@ def publish_stream(
     on_empty: str = "stop",
     clockwork: Clockwork = Clockwork(),
     ask: Callable[[str], str] | None = None,
+    worker: str = "",
 ) -> Summary:
     """Publish the alerts of a reservoir to a topic at a chosen rate.
 
@@ -252,6 +253,8 @@ def publish_stream(
         Clock and sleep.
     ask : callable, optional
         Puts the question before the start; by default on the terminal, if there is one.
+    worker : str
+        Name under which `stream` publishes; by default one of this process.
 
     Raises
     ------
@@ -262,11 +265,11 @@ def publish_stream(
     ends = endpoints(instance, sub_id, topic_id)
     if not auto_confirm and not _confirmed(schedule, ends, ask or _terminal()):
         return Summary(0, 0, 0, schedule.total, 0.0, "declined", ends.subscription, ends.topic)
-    worker = f"simulator-{os.getpid()}"
+    worker = worker or f"simulator-{os.getpid()}"
     chosen = stream or Broker(load_settings(worker=worker)).stream
     if instance is not None:
         prepare(chosen, Instance(instance[0]))
-    key = BatchKey(worker, time.time_ns() // 1_000_000)
+    key = BatchKey(worker, time.time_ns())
     return run_schedule(
         chosen, ends, schedule, key, nack=nack, on_empty=on_empty, clockwork=clockwork
     )
@@ -312,7 +315,7 @@ def _confirmed(schedule: Schedule, ends: Endpoints, ask: Callable[[str], str] | 
     if ask is None:
         return True
     words = (
-        f"{schedule.total:,} alerts at {schedule.per_s:.4g} a second, {schedule.batches:,} batches\n"
+        f"{schedule.total:,} alerts, {schedule.per_s:.4g} a second, {schedule.batches:,} batches\n"
         f"from {ends.subscription}\nto   {ends.topic}\nContinue? [Y/n] "
     )
     return ask(words).strip().lower() in ("", "y", "yes")

@@ -9,7 +9,7 @@ from broker.apps.simulator.cadence import Cadence
 from broker.apps.simulator.population import Change, Parameters, parametric_type_ia
 from broker.errors import ConfigError, UsageError
 from broker.science.fitters.salt2 import kernel
-from broker.science.fitters.salt2.engine import Model, expand
+from broker.science.fitters.salt2.engine import expand
 from broker.science.fitters.salt2.models import ModelStore
 from broker.science.fitters.salt2.tables import ZERO_POINT, SourceTables, build_tables
 from broker.science.fitters.salt2.toy import toy_bandpasses, toy_source
@@ -34,7 +34,7 @@ class Salt2Light:
         Row of each of the survey's bands in the tables.
     """
 
-    model: Model
+    model: kernel.Model
     band: Ints
 
     def __call__(self, p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:

@@ -12,7 +12,7 @@ from broker.apps.simulator.sky import Seen
 from broker.errors import UsageError
 from broker.surveys.synthetic.columns import FieldNight, Floats, Packed
 
-FILE_NAME = "truth.parquet"
+SUFFIX = ".truth.parquet"
 
 _PARAMETERS = ("z", "x0", "x1", "c", "period")
 _AB_NJY = 31.4
@@ -76,9 +76,10 @@ def _parameter(name: str, seen: Sequence[tuple[Population, Seen]]) -> Floats:
     return np.concatenate(parts)
 
 
-def write_truth(rows: Sequence[pl.DataFrame], folder: Path) -> Path:
+def write_truth(rows: Sequence[pl.DataFrame], folder: Path, night: str) -> Path:
     """Write the truth of a night; return the file."""
-    file = folder / FILE_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{night}{SUFFIX}"
     pl.concat(rows).write_parquet(file)
     return file
 
@@ -91,7 +92,7 @@ def read_truth(place: Path) -> pl.DataFrame:
     UsageError
         If there is none.
     """
-    files = sorted(place.rglob(FILE_NAME)) if place.is_dir() else [place]
+    files = sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place]
     if not files or not files[0].exists():
-        raise UsageError(f"no {FILE_NAME} in {place}: make a night with: pgb simulate night")
+        raise UsageError(f"no *{SUFFIX} in {place}: make a night with: pgb simulate night")
     return pl.concat([pl.read_parquet(file) for file in files]).unique("source_id")

@@ -217,6 +217,7 @@ class _Columns:
         names = [str(number) if number else "null" for number in objects.solar_system.tolist()]
         seeing = night.visits.seeing[self._visit]
         shape = np.select([objects.look[self._row] == 4, objects.look[self._row] == 5], [1.9, 1.5])
+        shape = shape * noise[:, 1]
         elongation = 1.0 + 0.25 * noise[:, 0] ** 2 + shape
         return {
             **{name: values[self._visit] for name, values in self._images.items()},
@@ -239,7 +240,7 @@ class _Columns:
             "magnr": objects.source_mag[self._row],
             "sigmagnr": np.full(len(self._row), 0.04),
             "sky": noise[:, 3] - 0.5,
-            "magdiff": 0.06 * (noise[:, 2] - 0.5) + np.where(shape > 0, 0.35, 0.0),
+            "magdiff": 0.06 * (noise[:, 2] - 0.5) + 0.2 * shape,
             "fwhm": seeing / _PIXEL_ARCSEC * (0.95 + 0.2 * noise[:, 3]) + np.where(shape > 1, 2, 0),
             "mindtoedge": 20 + 1500 * noise[:, 2],
             "magfromlim": self._limit - self._mag,

@@ -1,0 +1,55 @@
+"""``pgb replay``: a stored night sent again, into an instance of its own."""
+
+from dataclasses import replace
+from datetime import date, datetime
+from typing import Any
+
+import click
+
+from broker.apps.cli._options import options, settings_of
+from broker.apps.cli.run import show, take_in
+from broker.errors import UsageError
+from broker.wiring import Broker
+
+_DEFAULT_TESTID = "replay"
+
+
+@click.command()
+@click.option("--night", "text", metavar="YYYYMMDD", help="UTC date of the observations.")
+@click.option("--from", "origin", default="home", show_default=True, metavar="PLACE",
+              help="archive, home, or a folder or file of packets.")  # fmt: skip
+@click.option("--speed", default="max", show_default=True, help="As 10x, or max.")
+@click.option("--into", "target", metavar="TESTID", help=f"Instance (default: {_DEFAULT_TESTID}).")
+@options("survey", "home", "testid", "json")
+def command(
+    text: str | None, origin: str, speed: str, target: str | None, as_json: bool, **flags: Any
+) -> None:
+    """Send a stored night through the broker again, without touching the original.
+
+    The night comes in the order in which it was observed, at its own pace times --speed.
+
+    \b
+      pgb replay --night 20181129 --from home --speed 10x
+      pgb replay --night 20181129 --from packets/ --into second
+    """
+    from broker.apps.simulator.replay import parse_speed
+    from broker.apps.simulator.replaying import replayed
+
+    settings = settings_of(**flags)
+    chosen = replace(settings, testid=target or _DEFAULT_TESTID)
+    if chosen.testid == settings.testid:
+        raise UsageError(f"instance {chosen.testid!r} cannot be replayed into itself: use --into")
+    night = None if text is None else _night(text)
+    broker = Broker(chosen)
+    with replayed(Broker(settings), origin, night, parse_speed(speed)) as (source, count):
+        made = take_in(broker, source, total=count)
+    show(made, broker, [], as_json=as_json)
+
+
+def _night(text: str) -> date:
+    for form in ("%Y%m%d", "%Y-%m-%d"):
+        try:
+            return datetime.strptime(text, form).date()
+        except ValueError:
+            continue
+    raise UsageError(f"--night {text!r} is not of the form YYYYMMDD")
