@@ -193,7 +193,13 @@ def _expand(data: bytes, codec: str) -> bytes:
         raise DecodeError(f"the container's codec {codec!r} is not known")
     try:
         expanded = expand(data)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, cramjam.DecompressionError) as error:
+    except (
+        zlib.error,
+        lzma.LZMAError,
+        OSError,
+        EOFError,
+        cramjam.DecompressionError,
+    ) as error:
         raise DecodeError(f"a block cannot be expanded: {error}") from error
     if len(expanded) > _MOST_INFLATED:
         raise DecodeError("a block expands to too many bytes")
@@ -307,13 +313,13 @@ def write_container(schema: AvroSchema, records: Iterable[Mapping[str, Any]]) ->
     DecodeError
         If a record does not fit the schema.
     """
-    out, count = io.BytesIO(), 0
+    out, rows = io.BytesIO(), list(records)
     try:
-        for count, record in enumerate(records, 1):
+        for record in rows:
             fastavro.schemaless_writer(out, schema.fastavro, record)
     except FAILURES as error:
         raise DecodeError(f"a record does not fit the schema: {error}"[:200]) from error
-    return _container(schema, [(count, out.getvalue())] if count else [])
+    return _container(schema, [(len(rows), out.getvalue())] if rows else [])
 
 
 def container_from_body(schema: AvroSchema, body: bytes, sync: bytes | None = None) -> bytes:
@@ -346,7 +352,12 @@ def _block(count: int, data: bytes, sync: bytes) -> bytes:
 def _prefix(metadata: Mapping[str, bytes]) -> bytes:
     parts = [MAGIC, write_long(len(metadata))]
     for key, value in metadata.items():
-        parts += [write_long(len(key.encode())), key.encode(), write_long(len(value)), value]
+        parts += [
+            write_long(len(key.encode())),
+            key.encode(),
+            write_long(len(value)),
+            value,
+        ]
     return b"".join([*parts, b"\x00"])
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from broker.errors import DecodeError
-from broker.surveys.avro.container import SYNC_BYTES, blocks, read_header
+from broker.surveys.avro.container import blocks, read_header
 from broker.surveys.avro.fallback import decode_units
 from broker.surveys.avro.machine import Machine
 from broker.surveys.avro.plan import is_compilable
@@ -104,7 +104,10 @@ class ColumnDecoder:
         if len(sizes) > 1 and sizes[-1] > _MOST_BYTES:
             half = min(max(int(np.searchsorted(sizes, sizes[-1] // 2)), 1), len(sizes) - 1)
             return merge(
-                [self._run(units.part(slice(half))), self._run(units.part(slice(half, None)))]
+                [
+                    self._run(units.part(slice(half))),
+                    self._run(units.part(slice(half, None))),
+                ]
             )
         if self._machine is None:
             return decode_units(self.schema, self._columns, units)

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from broker.surveys.avro.plan import ARG, BITS, EXTRA, SLOT, Node, Plan
+from broker.surveys.avro.plan import BITS, EXTRA, SLOT, Node, Plan
 from broker.surveys.avro.shape import Shape
 
 _ALIGN = 64
@@ -87,7 +87,11 @@ class Layout:
         ops = plan.ops
         extra = np.isin(ops[:, SLOT], [value for value, _ in plan.blobs.values()])
         extra &= ops[:, SLOT] >= 0
-        self._places = [(SLOT, ops[:, SLOT] >= 0), (BITS, ops[:, BITS] >= 0), (EXTRA, extra)]
+        self._places = [
+            (SLOT, ops[:, SLOT] >= 0),
+            (BITS, ops[:, BITS] >= 0),
+            (EXTRA, extra),
+        ]
 
     def allocate(self, room: NDArray[np.int64], text_bytes: int) -> "Buffers":
         """Make room for `room` rows in each table."""
@@ -178,7 +182,11 @@ class _Assembler:
         self._rows = rows.tolist()
 
     def array(self, node: Node) -> pa.Array:
-        rows, kind, dtype = self._rows[node.table], node.shape.kind, self._types[id(node)]
+        rows, kind, dtype = (
+            self._rows[node.table],
+            node.shape.kind,
+            self._types[id(node)],
+        )
         valid = None if node.bits < 0 else self._memory.slice(self._starts[node.bits])
         if kind == "record":
             children = [self.array(child) for child in node.children]

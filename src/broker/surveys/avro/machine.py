@@ -59,13 +59,13 @@ class Machine:
 
     def run(self, units: Units) -> Part:
         """Decode units into a part of the batch's frame."""
-        from broker.surveys.avro.kernel import REASONS, SLOW
+        from broker.surveys.avro.words import REASONS, SLOW
 
         filled = self._fill(units)
         rows = int(filled.rows[0])
         owners = units.owners[filled.owners[:rows]]
-        bad = np.flatnonzero(filled.outcome[:, 0])
-        codes = filled.outcome[bad, 0].tolist()
+        bad = np.flatnonzero(filled.outcome)
+        codes = filled.outcome[bad].tolist()
         names = units.owners[bad].tolist()
         return Part(
             self._framer.frame(filled.buffers, filled.rows),
@@ -99,7 +99,7 @@ class Machine:
         tables = np.zeros((3, len(room)), np.int64)
         tables[1] = room
         used = np.zeros(2, np.int64)
-        outcome = np.zeros((len(places), 2), np.int32)
+        outcome = np.zeros(len(places), np.int32)
         owners = np.empty(int(room[0]), np.int64)
         stack = np.zeros((len(room) + 1, 3), np.int64)
         memory = buffers.memory

@@ -62,7 +62,15 @@ TIME_LIMITS = {
 }
 """Logical types that the kernel reads, and which pair of the kernel's limits they keep."""
 
-WIDTH_BITS = {FLOAT: 32, INT: 32, ENUM: 32, DOUBLE: 64, LONG: 64, STRING: 128, BOOLEAN: 1}
+WIDTH_BITS = {
+    FLOAT: 32,
+    INT: 32,
+    ENUM: 32,
+    DOUBLE: 64,
+    LONG: 64,
+    STRING: 128,
+    BOOLEAN: 1,
+}
 """Bits of one value in its column."""
 
 

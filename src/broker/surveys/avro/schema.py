@@ -68,7 +68,13 @@ class AvroSchema:
                 raise DecodeError("the schema is nested too deeply")
             parsed = fastavro.parse_schema(copy.deepcopy(plain))
             canonical = orjson.dumps(_identity(plain, ""))
-        except (SchemaParseException, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (
+            SchemaParseException,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ) as error:
             raise DecodeError(f"the schema cannot be used: {_short(error)}") from error
         name = parsed.get("name", "") if isinstance(parsed, dict) else ""
         schema = cls(plain, name, hashlib.sha256(canonical).hexdigest()[:32])

@@ -12,7 +12,15 @@ from broker.errors import DecodeError
 _MOST_VALUES = 20_000
 """Schemas with more fields are hostile: names resolved in full may double at every level."""
 
-_WIDTHS = {"boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "string": 1, "bytes": 1}
+_WIDTHS = {
+    "boolean": 1,
+    "int": 1,
+    "long": 1,
+    "float": 4,
+    "double": 8,
+    "string": 1,
+    "bytes": 1,
+}
 
 _TYPES: dict[str, pl.DataType] = {
     "null": pl.Null(),
@@ -194,7 +202,14 @@ class _Resolver:
         if len(real) == 1 and len(shapes) <= 2:
             one = real[0]
             return Shape(
-                one.kind, name, null, null < 0, one.children, one.logical, one.size, one.symbols
+                one.kind,
+                name,
+                null,
+                null < 0,
+                one.children,
+                one.logical,
+                one.size,
+                one.symbols,
             )
         if not real:
             return Shape("null", name, wrapped=True)
