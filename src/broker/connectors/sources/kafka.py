@@ -89,6 +89,7 @@ class KafkaSource:
         self._connection = Connection(place.bootstrap, clock.now)
         self._offsets = Offsets()
         self._messages: list[Message] = []
+        self._reached: dict[Partition, int] = {}
         self._subscribed: list[str] = []
         self._ends: dict[Partition, int] | None = None
         self._joined = self._ended = False
@@ -209,16 +210,18 @@ class KafkaSource:
         messages, self._messages = self._messages, []
         batch = SourceBatch([it.value() or b"" for it in messages], _origins(messages))
         if messages:
-            self._connection.up()
             self._last_message = messages[-1].timestamp()[1] / 1000
             for jump in self._offsets.take(batch.origins):
                 self._note_gap(jump)
+        for partition, offset in self._reached.items():
+            self._offsets.reached_end(partition, offset)
+        self._reached = {}
         return batch
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         topic = message.topic() or ""
         if error.code() == KafkaError._PARTITION_EOF:
-            self._offsets.reached_end((topic, message.partition() or 0), message.offset() or 0)
+            self._reached[topic, message.partition() or 0] = message.offset() or 0
         elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             self._say_once(f"topic {topic} has gone; waiting until it is back")
         elif not error.retriable():
