@@ -134,9 +134,11 @@ def varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
-ABSURD = [varint(n) for n in (-1, -2, 2**31, 2**62, 2**63 - 1, -(2**63), 1000, 64)] + [
-    b"\xff" * 12, b"\x80" * 9 + b"\x7f", b"\x80\x00", b"\x82\x00", b"\x80" * 11 + b"\0", b"\xed\xa0\x80"
-]  # fmt: skip
+ABSURD = [
+    *(varint(n) for n in (-1, -2, 2**31, 2**62, 2**63 - 1, -(2**63), 1000, 64)),
+    *(b"\xff" * 12, b"\x80" * 9 + b"\x7f", b"\x80" * 11 + b"\0"),
+    *(b"\x80\x00", b"\x82\x00", b"\xed\xa0\x80"),
+]
 
 
 def damage(rng: random.Random, body: bytes) -> bytes:

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from broker.surveys.avro import AvroSchema, ColumnDecoder, container_from_body
+from broker.errors import UsageError
+from broker.surveys.avro import AvroSchema, ColumnDecoder, container_from_body, decode_record
 
 POINT = {
     "type": "record",
@@ -188,3 +189,16 @@ def test_import_does_not_compile() -> None:
     code = "import sys, broker.surveys.avro; sys.exit('numba' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_packet_from_columns() -> None:
+    """A whole dict comes back from the columns; where bytes are in lists it is refused."""
+    fields = [one for one in FIELDS if one["name"] != "past"]
+    schema = AvroSchema.parse({"type": "record", "name": "packet", "fields": fields})
+    bodies = encoded(schema, packet(1), packet(2))
+
+    found = ColumnDecoder(schema).decode(bodies).packet(bodies, 1)
+
+    assert found == decode_record(schema, bodies[1])
+    with pytest.raises(UsageError):
+        ColumnDecoder(SCHEMA).decode(encoded(SCHEMA, packet(1))).packet(bodies, 0)

@@ -56,6 +56,10 @@ def check(decoded: Decoded, payloads: list[bytes], expected: dict[int, list[Any]
     owners = [index for index, records in sorted(expected.items()) for _ in records]
     records = [record for _, found in sorted(expected.items()) for record in found]
     assert decoded.rows.tolist() == owners
+    if decoded.complete:
+        packets = [decoded.packet(payloads, row) for row in range(min(len(records), 3))]
+        assert all(same(one, record) and one.keys() == record.keys()
+                   for one, record in zip(packets, records[:3], strict=True))  # fmt: skip
     rows = decoded.frame.to_dicts()
     for place, (row, record) in enumerate(zip(rows, records, strict=True)):
         assert same(row, record), (place, row, record)
@@ -77,7 +81,7 @@ def containers(folder: Path) -> list[bytes]:
 def test_containers(shared_data: Path) -> None:
     """Columns of every container of every survey agree with fastavro's dicts."""
     groups: dict[str, list[bytes]] = {}
-    refused = 0
+    refused = complete = 0
     for payload in containers(shared_data):
         try:
             groups.setdefault(read_header(payload).schema.fingerprint, []).append(payload)
@@ -91,6 +95,7 @@ def test_containers(shared_data: Path) -> None:
         schema = read_header(payloads[0]).schema
         decoded = ColumnDecoder(schema).decode(payloads, framing="container")
         expected = {i: list(fastavro.reader(io.BytesIO(p))) for i, p in enumerate(payloads)}
+        complete += decoded.complete
         assert not decoded.errors
         check(decoded, payloads, expected)
         plain = [i for i, p in enumerate(payloads) if read_header(p).codec == "null"]
@@ -98,6 +103,7 @@ def test_containers(shared_data: Path) -> None:
         starts = np.asarray([len(read_header(p).prefix) for p in chosen], np.int64)
         decoded = ColumnDecoder(schema).decode(chosen, starts, "container")
         check(decoded, chosen, {new: expected[old] for new, old in enumerate(plain)})
+    assert complete > 20
 
 
 def schemas(folder: Path, pattern: str) -> AvroSchema:

@@ -2,18 +2,19 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from broker.errors import DecodeError
+from broker.errors import DecodeError, UsageError
 from broker.surveys.avro.container import blocks, read_header
 from broker.surveys.avro.fallback import decode_units
 from broker.surveys.avro.machine import Machine
 from broker.surveys.avro.plan import is_compilable
 from broker.surveys.avro.schema import AvroSchema
+from broker.surveys.avro.shape import Shape
 from broker.surveys.avro.units import Blobs, Part, Units, merge
 
 Framing = Literal["bare", "container"]
@@ -39,6 +40,8 @@ class Decoded:
         Why a payload has no row, by its index.
     expanded : dict
         For a payload that was compressed, the bytes that the offsets of its blobs refer to.
+    complete : bool
+        Whether every field is in the frame or the blobs, so that `packet` can be used.
     """
 
     frame: pl.DataFrame
@@ -46,6 +49,42 @@ class Decoded:
     blobs: Blobs
     errors: dict[int, str]
     expanded: dict[int, bytes] = field(default_factory=dict)
+    complete: bool = False
+
+    def packet(self, payloads: Sequence[bytes], row: int) -> dict[str, Any]:
+        """Return one record as fastavro would, at some five times its speed.
+
+        Parameters
+        ----------
+        payloads : sequence of bytes
+            What was decoded.
+        row : int
+            Row of the frame.
+
+        Raises
+        ------
+        UsageError
+            If the columns are not `complete`; `decode_record` and `decode_container` serve then.
+        """
+        if not self.complete:
+            raise UsageError("the columns do not hold the whole packet")
+        packet: dict[str, Any] = self.frame[row : row + 1].to_dicts()[0]
+        owner = int(self.rows[row])
+        data = self.expanded.get(owner, payloads[owner])
+        for path, (offsets, lengths) in self.blobs.items():
+            at, size = int(offsets[row]), int(lengths[row])
+            _put(packet, path.split("."), None if size < 0 else data[at : at + size])
+        return packet
+
+
+def _put(packet: dict[str, Any], names: list[str], value: bytes | None) -> None:
+    """Set a field unless the record that it is in is null."""
+    inner: Any = packet
+    for name in names[:-1]:
+        inner = inner[name]
+        if inner is None:
+            return
+    inner[names[-1]] = value
 
 
 class ColumnDecoder:
@@ -71,6 +110,7 @@ class ColumnDecoder:
         self.schema = schema
         self._columns = None if columns is None else frozenset(columns)
         self.compiled = is_compilable(schema.shape)
+        self._complete = self.compiled and columns is None and _is_complete(schema.shape)
         self._machine = Machine(schema.shape, self._columns) if self.compiled else None
 
     def decode(
@@ -97,7 +137,7 @@ class ColumnDecoder:
         part = self._run(_whole(payloads, starts, -1 if framing == "container" else 1))
         if part.slow:
             return self._decode_slowly(payloads, part.slow, [part])
-        return Decoded(part.frame, part.rows, part.blobs, part.errors)
+        return Decoded(part.frame, part.rows, part.blobs, part.errors, complete=self._complete)
 
     def _run(self, units: Units) -> Part:
         sizes = np.cumsum(units.ends)
@@ -127,7 +167,21 @@ class ColumnDecoder:
         errors = part.errors | opened.errors
         extra = Part(part.frame, part.rows, part.blobs, errors)
         whole = merge([*parts, extra, Part(part.frame[:0], part.rows[:0], _none(part.blobs), {})])
-        return Decoded(whole.frame, whole.rows, whole.blobs, whole.errors, opened.expanded)
+        return Decoded(
+            whole.frame, whole.rows, whole.blobs, whole.errors, opened.expanded, self._complete
+        )
+
+
+def _is_complete(shape: Shape, in_list: bool = False) -> bool:
+    """Tell whether nothing is lost in columns and blobs."""
+    if shape.kind == "record":
+        # A record of nothing but bytes has no column that says whether it is null.
+        return shape.dtype is not None and all(
+            _is_complete(child, in_list) for child in shape.children
+        )
+    if shape.kind == "array":
+        return _is_complete(shape.children[0], in_list=True)
+    return not (in_list and shape.is_blob)
 
 
 def _none(blobs: Blobs) -> Blobs:
