@@ -1,6 +1,6 @@
 """Simulated nights: packets and their truth, field after field, any number of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from broker.apps.simulator.cadence import Cadence, cadence_of, packet_writer
-from broker.apps.simulator.population import Change, Population, parametric_type_ia, populations
+from broker.apps.simulator.population import PARAMETRIC, TypeIa, populations
 from broker.apps.simulator.sky import Seen, Sky, mjd_of
 from broker.apps.simulator.truth import truth_rows
 from broker.errors import UsageError
@@ -41,7 +41,7 @@ class Night:
         The same seed and date give the same packets, byte for byte.
     mix : str
         Name of the shares of populations, from the survey's ``cadence.yaml``.
-    type_ia : callable
+    type_ia : TypeIa
         Light curves of type Ia supernovae.
 
     Raises
@@ -54,7 +54,7 @@ class Night:
     date: date
     seed: int = 1
     mix: str = DEFAULT_MIX
-    type_ia: Change = parametric_type_ia
+    type_ia: TypeIa = PARAMETRIC
 
     @cached_property
     def cadence(self) -> Cadence:
@@ -126,12 +126,3 @@ def simulated_payloads(survey: Survey, alerts: int, seed: int, night: date) -> I
     """Yield the packets of a night with every kind of source."""
     for part in Night(survey, night, seed).alerts(alerts):
         yield from part.payloads
-
-
-def shares_of(populations: Sequence[Population], counts: Mapping[str, int]) -> dict[str, float]:
-    """Return the share of each group of populations in some counts by class."""
-    total = max(sum(counts.values()), 1)
-    shares: dict[str, float] = {}
-    for one in populations:
-        shares[one.group] = shares.get(one.group, 0.0) + counts.get(one.name, 0) / total
-    return shares
