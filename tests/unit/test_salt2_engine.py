@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from broker.alerts.lightcurve import LightCurve
-from broker.errors import ScienceError
+from broker.errors import ConfigError, ScienceError
 from broker.science.fitters.salt2 import kernel
 from broker.science.fitters.salt2.engine import FastEngine, expand
-from broker.science.fitters.salt2.fitter import Salt2Fitter, passes_quality
+from broker.science.fitters.salt2.fitter import Salt2Fitter, make_fitter, passes_quality
 from broker.science.fitters.salt2.presets import (
     DEFAULT,
     ORIGINAL,
@@ -161,25 +161,24 @@ def test_prior_pulls(toy, simulated):
 
 
 def test_phase_mask(toy, simulated):
-    """Points outside -15 to 45 rest-frame days are not fitted."""
+    """A late point, where the model ends, is neither fitted nor changes the answer."""
     one = simulated[0]
+    alone = one.lightcurve
     late = LightCurve.of_detections(
-        "L", 1, one.truth[1] + np.array([80.0]), np.array(["ztfr"]), np.array([9e5]), np.ones(1)
-    )
-    both = LightCurve.of_detections(
         "B",
         1,
-        *(
-            np.concatenate([getattr(one.lightcurve, name), getattr(late, name)])
-            for name in ("mjd", "band", "flux", "fluxerr")
-        ),
+        np.append(alone.mjd, one.truth[1] + 52 * (1 + one.truth[0])),
+        np.append(alone.band, "ztfr"),
+        np.append(alone.flux, 0.2 * alone.flux.max()),
+        np.append(alone.fluxerr, 0.002 * alone.flux.max()),
     )
 
-    alone, masked = FastEngine(toy[2]).fit([one.lightcurve, both.select(np.arange(both.mjd.size))])
+    expected, masked = FastEngine(toy[2]).fit([alone, late])
 
-    assert masked.error is not None or not masked.used[-1]
-    assert alone.phase_min > -15
-    assert alone.phase_max < 45
+    assert not masked.used[-1]
+    assert masked.used.sum() == expected.used.sum()
+    np.testing.assert_allclose(masked.parameters, expected.parameters, rtol=1e-4)
+    assert -15 < masked.phase_min < masked.phase_max < 45
 
 
 def test_original_bounds(toy, simulated):
@@ -296,3 +295,47 @@ def test_sncosmo_failure_is_a_value(toy, simulated):
     fit = SncosmoEngine(source, bandpasses).fit([faint])[0]
 
     assert "DataQualityError" in str(fit.error)
+
+
+class Toys:
+    """Models as `make_fitter` takes them."""
+
+    def __init__(self, toy):
+        self.toy = toy
+
+    def source(self, name):
+        """Return the toy, whatever is asked for."""
+        return self.toy[0]
+
+    def bandpasses(self, names):
+        """Return the passbands of those names."""
+        return [band for band in self.toy[1] if band.name in names]
+
+
+@pytest.mark.parametrize("engine", ["fast", "sncosmo"])
+def test_engines_share_a_door(toy, simulated, tmp_path, engine):
+    """Both engines are made by name and fit the same light curve alike."""
+    fitter = make_fitter(Toys(toy), list(EDGES), engine=engine, cache=tmp_path)
+
+    fit = fitter.fit([simulated[1].lightcurve])[0]
+
+    assert (fit.engine, fit.preset) == (engine, "default")
+    assert abs(fit.parameters[1] - simulated[1].truth[1]) < 5 * fit.errors[1]
+
+
+def test_unknown_engine(toy):
+    """An engine that does not exist is refused with those that do."""
+    with pytest.raises(ConfigError, match="fast, sncosmo"):
+        make_fitter(Toys(toy), list(EDGES), engine="slow")
+
+
+def test_wide_redshifts(toy, simulated):
+    """Tables reach as far as is asked, and a redshift of 0.6 drops bands out of range."""
+    fitter = make_fitter(Toys(toy), list(EDGES), z_max=1.0)
+    curve = simulated[0].lightcurve
+
+    fit = fitter.fit([curve], [Redshift(0.95)])[0]
+
+    assert fitter.tables.coverage.z_max >= 1.0
+    assert fit.parameters[0] == 0.95
+    assert "ztfg" not in fit.bands

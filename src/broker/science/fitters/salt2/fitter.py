@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from broker.errors import ConfigError
 from broker.science.fitters.salt2.engine import FastEngine, expand
 from broker.science.fitters.salt2.kernel import Model
 from broker.science.fitters.salt2.picture import draw
@@ -17,7 +19,8 @@ from broker.science.fitters.salt2.presets import (
     Redshift,
 )
 from broker.science.fitters.salt2.result import Salt2Fit
-from broker.science.fitters.salt2.tables import SourceTables
+from broker.science.fitters.salt2.sncosmo_engine import SncosmoEngine
+from broker.science.fitters.salt2.tables import SourceTables, build_tables
 
 if TYPE_CHECKING:
     from broker.alerts.lightcurve import LightCurve
@@ -78,6 +81,71 @@ class Salt2Fitter:
             One a light curve; None leaves the redshift free.
         """
         return self._engine.fit(lightcurves, redshifts)
+
+
+ENGINES = ("fast", "sncosmo")
+"""Engines by name; the first is the default."""
+
+
+class Models(Protocol):
+    """Where models come from; `ModelStore` is one."""
+
+    def source(self, name: str) -> Any:
+        """Return the sncosmo source of a model."""
+        ...
+
+    def bandpasses(self, names: Sequence[str]) -> list[Any]:
+        """Return sncosmo bandpasses."""
+        ...
+
+
+def make_fitter(
+    models: Models,
+    bands: Sequence[str],
+    preset: Preset = DEFAULT,
+    *,
+    model: str = "",
+    engine: str = ENGINES[0],
+    z_max: float = 0.25,
+    threads: int = 0,
+    cache: Path | None = None,
+) -> Salt2Fitter:
+    """Make a fitter from names.
+
+    Parameters
+    ----------
+    models : Models
+        Model data.
+    bands : sequence of str
+        Passbands of the light curves.
+    preset : Preset
+        Bounds and search.
+    model : str
+        Pinned model; by default the preset's.
+    engine : str
+        One of `ENGINES`.
+    z_max : float
+        Largest redshift that will be asked for.
+    threads : int
+        Cores that the fast engine may use; 0 is all.
+    cache : Path, optional
+        Folder in which tables are kept between runs.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such engine, or model data is missing or not pinned.
+    ScienceError
+        If the model cannot be tabulated.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"there is no engine {engine!r}; known: {', '.join(ENGINES)}")
+    source = models.source(model or preset.model)
+    bandpasses = models.bandpasses(bands)
+    tables = build_tables(source, bandpasses, z_max=max(z_max, preset.z[1]), cache=cache)
+    if engine == "fast":
+        return Salt2Fitter(tables, preset, FastEngine(tables, preset, threads))
+    return Salt2Fitter(tables, preset, SncosmoEngine(source, bandpasses, preset))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Preset:
         Kinds of photometry that are fitted.
     error_scale : float
         Factor on flux errors.
+    model : str
+        Pinned model that is used unless another is named.
     starts : int
         Most descents, each from a valley of chi-squared in redshift.
     """
@@ -66,6 +68,7 @@ class Preset:
     phase_range: Range | None = None
     kinds: tuple[str, ...] = ("detection",)
     error_scale: float = 1.0
+    model: str = "salt2-2.4"
     starts: int = 3
 
 
