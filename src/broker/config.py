@@ -67,6 +67,11 @@ class Settings:
     kafka_topic_wait_s: float = _setting(
         600.0, "How long to wait for a Kafka topic that does not exist yet, s; inf is for ever."
     )
+    salt2_model: str = _setting("salt2-2.4", "Model that supernova light curves are fitted with.")
+    salt2_preset: str = _setting("default", "Bounds of the fits: default or original.")
+    plots: str = _setting("always", "When fits in the stream are drawn: always or never.")
+    fetch_models: str = _setting("once", "Whether missing model data is fetched: once or never.")
+    model_dir: str = _setting("", "Model data of your own, as SNCOSMO_DATA_DIR, which also counts.")
     filters: tuple[str, ...] = _setting(
         (), "Files with user filters (Python or SQL), separated by the path separator."
     )
@@ -110,6 +115,8 @@ def load_settings(
     found: dict[str, Any] = {}
     if file is not None:
         found |= _from_file(file, known)
+    if data_dir := environ.get("SNCOSMO_DATA_DIR"):
+        found["model_dir"] = data_dir
     for name in known:
         if value := environ.get(_PREFIX + name.upper()):
             found[name] = value

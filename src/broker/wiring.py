@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from broker.config import Settings
+from broker.connectors.files.folder import FolderFiles
 from broker.connectors.sources.files import FileSource
 from broker.connectors.streams.local import LocalStream
 from broker.connectors.tables.parquet import ParquetTables
 from broker.errors import ConfigError, UsageError
 from broker.instance import Instance
 from broker.pipeline.archive import AlertArchive
+from broker.pipeline.fitting import Salt2Stage, StoredHistory
 from broker.pipeline.ledger import Ledger
 from broker.pipeline.runner import Limits, Pipeline, Sinks
 from broker.ports import Source
 from broker.science.filters import FILTERS, Filter, load_user_filters
+from broker.science.fitters.salt2.fitter import Painter, Salt2Fitter
+from broker.science.fitters.salt2.models import ModelStore
+from broker.science.fitters.salt2.presets import PRESETS, Preset
+from broker.science.fitters.salt2.tables import SourceTables, build_tables
 from broker.surveys import (
     DEFAULT_SURVEY,
     SchemaRegistry,
@@ -34,6 +40,9 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "kafka": ("broker.connectors.sources.kafka:KafkaSource", "kafka"),
 }
 """Scheme of a place -> class path of its source and the extra that installs it."""
+
+EXTRAGALACTIC = "extragalactic"
+"""The filter whose alerts are fitted."""
 
 SORT_COLUMNS = ("objectId", "objectid", "diaObjectId", "object_id")
 """Columns by which merged tables are sorted, so that one object's rows lie together."""
@@ -98,14 +107,74 @@ class Broker:
         cache = self.settings.cache_path / "schemas"
         return SchemaResolver(SchemaRegistry(url, cache) if url else None)
 
-    def pipeline(self) -> Pipeline:
-        """Make the pipeline of this worker."""
+    @cached_property
+    def files(self) -> FolderFiles:
+        """Pictures and other objects."""
+        return FolderFiles(self.home / "files")
+
+    @cached_property
+    def models(self) -> ModelStore:
+        """Model data, the user's own first."""
+        own = Path(self.settings.model_dir) if self.settings.model_dir else None
+        return ModelStore(self.settings.cache_path / "models", own)
+
+    def passbands(self) -> list[str]:
+        """Name the passbands in which the survey measures."""
+        photometry = self.survey.photometry
+        return sorted(set(photometry.bands.values())) if photometry else []
+
+    def source_tables(self, model: str = "") -> SourceTables:
+        """Return the band fluxes of a model, built once and kept.
+
+        Raises
+        ------
+        ConfigError
+            If model data is missing; says what to do.
+        """
+        name = model or self.settings.salt2_model
+        bands = self.models.bandpasses(self.passbands())
+        return build_tables(
+            self.models.source(name), bands, cache=self.settings.cache_path / "tables"
+        )
+
+    def preset(self, name: str = "") -> Preset:
+        """Return named settings of a fit.
+
+        Raises
+        ------
+        ConfigError
+            If there is none of this name.
+        """
+        name = name or self.settings.salt2_preset
+        if name not in PRESETS:
+            raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+    def salt2_stage(self) -> Salt2Stage:
+        """Make the stage that fits supernova light curves.
+
+        Raises
+        ------
+        ConfigError
+            If the survey has no light curves, or model data is missing; says what to do.
+        """
+        photometry = self.survey.photometry
+        if photometry is None:
+            raise ConfigError(f"alerts of {self.survey.name} have no light curve to fit")
+        tables, preset = self.source_tables(), self.preset()
+        painter = Painter(tables, preset) if self.settings.plots == "always" else None
+        history = StoredHistory(self.archive)
+        return Salt2Stage(Salt2Fitter(tables, preset), photometry, EXTRAGALACTIC, history, painter)
+
+    def pipeline(self, salt2: Salt2Stage | None = None) -> Pipeline:
+        """Make the pipeline of this worker, with fits if their stage is given."""
         settings = self.settings
         sinks = Sinks(
             self.stream.log(self.instance.name("alerts")),
             self.stream.log(self.instance.name("deadletters")),
             self.stream,
             self.tables,
+            self.files,
         )
         limits = Limits(
             settings.batch_alerts, settings.batch_wait_s, int(settings.max_packet_mb * 1e6)
@@ -116,6 +185,7 @@ class Broker:
             self.filters,
             sinks,
             self.ledger,
+            salt2=salt2,
             limits=limits,
             resolver=self.resolver,
         )

@@ -210,11 +210,11 @@ def build_lightcurves(
     stored : sequence of sequence of mapping, optional
         For each alert, earlier epochs of its object with the fields of ``survey.epoch``.
     """
-    packets = _packets(alerts, survey)
+    packets = narrow_packets(alerts, survey)
     earlier = [()] * len(packets) if stored is None else stored
     table = _Columns()
     for number, (packet, rows) in enumerate(zip(packets, earlier, strict=True)):
-        for record in _epochs(packet, rows, survey):
+        for record in epochs_of(packet, rows, survey):
             table.add(number, record, survey.epoch, survey.bands, is_forced=False)
         for record in _forced(packet, survey):
             table.add(number, record, survey.forced_epoch, survey.bands, is_forced=True)
@@ -222,7 +222,9 @@ def build_lightcurves(
     return _split(packets, survey, columns)
 
 
-def _packets(alerts: Sequence[Record] | pl.DataFrame, survey: PhotometryMap) -> Sequence[Record]:
+def narrow_packets(
+    alerts: Sequence[Record] | pl.DataFrame, survey: PhotometryMap
+) -> Sequence[Record]:
     """Return packets as mappings, of a frame only the fields that are needed."""
     if not isinstance(alerts, pl.DataFrame):
         return alerts
@@ -251,7 +253,8 @@ def _narrow(dtype: pl.DataType, name: str, wanted: list[str]) -> pl.Expr:
     return pl.struct([pl.col(name).struct.field(field) for field in present]).alias(name)
 
 
-def _epochs(packet: Record, stored: Sequence[Record], survey: PhotometryMap) -> Iterator[Record]:
+def epochs_of(packet: Record, stored: Sequence[Record], survey: PhotometryMap) -> Iterator[Record]:
+    """Yield the records of trigger, history and stored epochs."""
     trigger = packet.get(survey.detection) if survey.detection else packet
     if trigger is not None:
         yield trigger

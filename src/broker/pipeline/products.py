@@ -159,22 +159,11 @@ def count_verdicts(made: Sequence[Made], filters: Sequence[Filter]) -> dict[str,
     """Count, per filter, the alerts that pass, fail, and of which it cannot tell."""
     return merge_fates(
         *(
-            {f"filter {chosen.name}": _count_verdicts(part.verdicts.frame, chosen.name)}
+            {f"filter {chosen.name}": part.verdicts.counts(chosen.name)}
             for chosen in filters
             for part in made
         )
     )
-
-
-def _count_verdicts(bits: pl.DataFrame, name: str) -> dict[str, int]:
-    """Count fates; a failed cut decides, whatever is unknown of the others."""
-    passed, unknown = bits[name], bits[f"{name}.unknown"] > 0
-    return {
-        "pass": int(passed.sum()),
-        "fail": int((~passed & ~unknown).sum()),
-        "unknown": int((~passed & unknown).sum()),
-        "not applicable": passed.null_count(),
-    }
 
 
 def merge_fates(

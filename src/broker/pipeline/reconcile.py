@@ -47,7 +47,7 @@ def reconcile_sinks(
     topics = {topic.name: topic.messages for topic in stream.topics()}
     checks = [
         Check(f"rows in table {table}", count, _rows(tables, instance.dataset, table))
-        for table, count in sums.fates.get("rows", {}).items()
+        for table, count in _merged(sums.fates, "rows", "products").items()
     ]
     checks += [
         Check(f"messages in topic {topic}", count, topics.get(topic, 0))
@@ -55,6 +55,10 @@ def reconcile_sinks(
     ]
     letters = instance.name("deadletters")
     return [*checks, Check(f"messages in {letters}", sums.dead_lettered, topics.get(letters, 0))]
+
+
+def _merged(fates: Mapping[str, Mapping[str, int]], *stages: str) -> dict[str, int]:
+    return {name: count for stage in stages for name, count in fates.get(stage, {}).items()}
 
 
 def gaps(ledger: Ledger) -> list[Gap]:
@@ -86,5 +90,7 @@ def _published(
 
 
 def _rows(tables: Tables, dataset: str, table: str) -> int:
+    if f"{dataset}.{table}" not in tables.tables():
+        return 0
     counted = tables.query(f"SELECT COUNT(*) AS n FROM {dataset}.{table}")  # noqa: S608 - names of ours
     return int(counted.item())

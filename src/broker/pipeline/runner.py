@@ -22,9 +22,10 @@ from datetime import datetime
 import polars as pl
 
 from broker.instance import Instance
-from broker.pipeline import intake, products
+from broker.pipeline import fitting, intake, products
+from broker.pipeline.fitting import Salt2Stage
 from broker.pipeline.ledger import Ledger, utc_now
-from broker.ports import BatchKey, Journal, Messages, Source, SourceBatch, Stream, Tables
+from broker.ports import BatchKey, Files, Journal, Messages, Source, SourceBatch, Stream, Tables
 from broker.science.filters import Filter
 from broker.surveys import SchemaResolver, Survey, decode_batch
 
@@ -39,12 +40,13 @@ Counts = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    """Where everything goes: packets as sent, rejects, messages, rows."""
+    """Where everything goes: packets as sent, rejects, messages, rows, pictures."""
 
     journal: Journal
     dead_letters: Journal
     stream: Stream
     tables: Tables
+    files: Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,11 @@ class Pipeline:
     filters : sequence of Filter
         What is published to which topic.
     sinks : Sinks
-        Journal, streams and tables.
+        Journal, streams, tables and files.
     ledger : Ledger
         The instance's ledger, opened for this worker.
+    salt2 : Salt2Stage, optional
+        Fits supernova light curves; without model data there is none.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Pipeline:
         sinks: Sinks,
         ledger: Ledger,
         *,
+        salt2: Salt2Stage | None = None,
         limits: Limits = Limits(),
         resolver: SchemaResolver | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -124,6 +129,7 @@ class Pipeline:
         self._filters = filters
         self._sinks = sinks
         self._ledger = ledger
+        self._salt2 = salt2
         self._limits = limits
         self._resolver = resolver
         self._clock = clock
@@ -211,10 +217,30 @@ class Pipeline:
 
     def _tell(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         """Write rows and messages; each sink knows the key, so that a repeat adds nothing."""
-        verdicts = products.count_verdicts(made, self._filters)
         return products.merge_fates(
-            verdicts, self._append_rows(key, made), self._publish(key, made)
+            products.count_verdicts(made, self._filters),
+            self._append_rows(key, made),
+            self._publish(key, made),
+            self._fit(key, made),
         )
+
+    def _fit(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
+        """Fit, and write rows, messages and pictures of the fits."""
+        if self._salt2 is None:
+            return {}
+        results = [self._salt2.apply(part) for part in made]
+        rows = [result.rows for result in results if len(result.rows)]
+        if rows:
+            table = pl.concat(rows, how="vertical_relaxed")
+            self._sinks.tables.append(self._instance.dataset, fitting.NAME, table, key)
+        bucket = self._instance.bucket(fitting.BUCKET)
+        for result in results:
+            for name, picture in result.pictures.items():
+                self._sinks.files.create(bucket, name, picture, {"contentType": "image/png"})
+        sent = self._send(fitting.NAME, [result.messages for result in results], key)
+        fates = [{fitting.NAME: result.fates} for result in results]
+        written = {fitting.NAME: sum(map(len, rows))}
+        return products.merge_fates({"products": written, "published": sent}, *fates)
 
     def _append_rows(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         counts: dict[str, int] = {}

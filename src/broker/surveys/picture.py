@@ -1,12 +1,10 @@
 """The picture of one alert: its light curve and cutouts."""
 
 from broker.alerts.alert import Alert
-from broker.alerts.lightcurve import build_lightcurves, load_photometry_map
+from broker.alerts.lightcurve import build_lightcurves
 from broker.alerts.plots import plot_alert, points_of
 from broker.errors import UsageError
 from broker.surveys.known import get_survey
-
-_PHOTOMETRY = "photometry.yaml"
 
 
 def draw_alert(alert: Alert) -> bytes:
@@ -20,10 +18,9 @@ def draw_alert(alert: Alert) -> bytes:
         If the survey's alerts have no light curve.
     """
     survey = get_survey(alert.survey)
-    file = survey.folder / _PHOTOMETRY
-    if not file.exists() or alert.mjd is None:
+    photometry = survey.photometry
+    if photometry is None or alert.mjd is None:
         raise UsageError(f"alerts of {survey.name} have no light curve to draw")
-    photometry = load_photometry_map(file.read_text())
     curve = build_lightcurves([alert.packet], photometry)[0]
     points = points_of(curve, alert.mjd, as_magnitudes=bool(photometry.epoch.mag))
     images = {kind: cutout.data for kind, cutout in alert.cutouts.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from broker.alerts.lightcurve import PhotometryMap, load_photometry_map
 from broker.surveys.avro import AvroSchema
 from broker.surveys.rows import SourceTable
 from broker.surveys.schema_map import SchemaMap
@@ -88,6 +89,12 @@ class Survey:
         """What its packets call a band, to the band; names not here are bands already."""
         words = self.schema_map
         return {**words.get("FILTER_MAP", {}), **words.get("EXTRA_FILTER_MAP", {})}
+
+    @cached_property
+    def photometry(self) -> PhotometryMap | None:
+        """How its packets write light curves; None if they have none."""
+        file = self.folder / "photometry.yaml"
+        return load_photometry_map(file.read_text()) if file.exists() else None
 
     @property
     def topic_syntax(self) -> str:

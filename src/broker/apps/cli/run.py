@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from broker.apps.cli._models import stage
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table, run_display
 from broker.connectors.sources.files import FileSource, Problem
@@ -22,6 +23,9 @@ _MAX_PROBLEMS_SHOWN = 20
 @click.argument("places", nargs=-1, required=True, metavar="PLACE...")
 @options("survey", "home", "testid", "worker", "json")
 @click.option("--follow", is_flag=True, help="Go on when the end is reached; stop with Ctrl-C.")
+@click.option(
+    "--plots", type=click.Choice(["always", "never"]), help="When fits are drawn (always)."
+)
 @click.option(
     "--filter", "filters", multiple=True, metavar="FILE", help="User filter (.py or .sql)."
 )
@@ -47,8 +51,9 @@ def command(
 
 def take_in(broker: Broker, source: Source, total: int | None = None) -> Report:
     """Run the pipeline on a source, with a live line on a terminal."""
+    salt2 = stage(broker)
     with broker.working(), run_display(total) as display, _modules_left_alone():
-        report = broker.pipeline().run(source, display.show)
+        report = broker.pipeline(salt2).run(source, display.show)
         broker.tables.compact()
     return report
 

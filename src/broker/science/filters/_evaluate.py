@@ -54,6 +54,19 @@ class Verdicts:
         passed: NDArray[np.bool_] = np.all(outcome.codes == PASS, axis=1)
         return passed
 
+    def counts(self, filter_name: str) -> dict[str, int]:
+        """Count the alerts that pass, fail, cannot be told, and are none of the filter's.
+
+        A failed cut decides, whatever is unknown of the others.
+        """
+        codes = self._outcomes[filter_name].codes
+        if not self._outcomes[filter_name].cuts:
+            return {"not applicable": self._height}
+        failed = np.any(codes == FAIL, axis=1)
+        unknown = np.any(codes == UNKNOWN, axis=1) & ~failed
+        fail, unclear = int(failed.sum()), int(unknown.sum())
+        return {"pass": self._height - fail - unclear, "fail": fail, "unknown": unclear}
+
     @cached_property
     def frame(self) -> pl.DataFrame:
         """Verdicts as columns, one row an alert.
