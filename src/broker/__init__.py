@@ -8,9 +8,10 @@ _HOMES = {
     "Alert": "broker.alerts.alert",
     "BrokerError": "broker.errors",
     "Instance": "broker.instance",
+    "fit": "broker.apps.fitting",
     "open_alert": "broker.surveys",
 }
-__all__ = ["Alert", "BrokerError", "Instance", "open_alert"]
+__all__ = ["Alert", "BrokerError", "Instance", "fit", "open_alert"]
 
 
 def __getattr__(name: str) -> object:
