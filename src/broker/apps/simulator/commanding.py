@@ -46,4 +46,6 @@ def stream_summary(
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    finally:
+        broker.stream.close()
     return asdict(summary)

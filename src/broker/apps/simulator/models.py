@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from broker.apps.simulator.cadence import cadence_of
-from broker.apps.simulator.population import TypeIa
+from broker.apps.simulator.population import Change
 from broker.config import Settings
 from broker.surveys import Survey
 
@@ -14,7 +14,7 @@ _USERS_FOLDER = "SNCOSMO_DATA_DIR"
 
 def light_for(
     kind: str, survey: Survey, settings: Settings, environ: Mapping[str, str] = os.environ
-) -> TypeIa:
+) -> Change:
     """Return the light curves of type Ia supernovae in a survey's bands.
 
     Parameters

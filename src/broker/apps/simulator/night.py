@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from broker.apps.simulator.cadence import Cadence, cadence_of, packet_writer
-from broker.apps.simulator.population import PARAMETRIC, TypeIa, populations
+from broker.apps.simulator.population import Change, parametric_type_ia, populations
 from broker.apps.simulator.sky import Seen, Sky, mjd_of
 from broker.apps.simulator.truth import truth_rows
 from broker.errors import UsageError
@@ -41,7 +41,7 @@ class Night:
         The same seed and date give the same packets, byte for byte.
     mix : str
         Name of the shares of populations, from the survey's ``cadence.yaml``.
-    type_ia : TypeIa
+    type_ia : callable
         Light curves of type Ia supernovae.
 
     Raises
@@ -54,7 +54,7 @@ class Night:
     date: date
     seed: int = 1
     mix: str = DEFAULT_MIX
-    type_ia: TypeIa = PARAMETRIC
+    type_ia: Change = parametric_type_ia
 
     @cached_property
     def cadence(self) -> Cadence:

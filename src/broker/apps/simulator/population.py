@@ -260,37 +260,12 @@ def _artefact(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
     return np.asarray(p["peak"] + 0 * mjd * wavelength)
 
 
-@dataclass(frozen=True, slots=True)
-class TypeIa:
-    """How type Ia supernovae shine.
-
-    Parameters
-    ----------
-    change : callable
-        Their light curves.
-    x0_unit : float
-        What x0 = 1 of the published SALT2 model is in the unit of these light curves.
-    """
-
-    change: Change = parametric_type_ia
-    x0_unit: float = 1.0
-
-    def draw(self, keys: Keys, cadence: Cadence) -> dict[str, Floats]:
-        """Draw their parameters."""
-        drawn = draw_type_ia(keys, cadence)
-        return drawn | {"x0": drawn["x0"] * self.x0_unit}
-
-
-PARAMETRIC = TypeIa()
-"""Light curves without tables."""
-
-
-def populations(type_ia: TypeIa = PARAMETRIC) -> dict[str, Population]:
+def populations(type_ia: Change = parametric_type_ia) -> dict[str, Population]:
     """Return all populations by name.
 
     Parameters
     ----------
-    type_ia : TypeIa, optional
+    type_ia : callable, optional
         Light curves of type Ia supernovae.
     """
     cooling = {"hot": (9000.0, 14000.0), "cool": (4800.0, 5600.0), "cooling": (15.0, 30.0)}
@@ -301,7 +276,7 @@ def populations(type_ia: TypeIa = PARAMETRIC) -> dict[str, Population]:
     burst |= {"cool": (7000.0, 8000.0), "cooling": (3.0, 8.0)}
     slow = {"plateau": (15.0, 30.0), "slope": (0.0, 0.01)}
     found = (
-        Population("SNIa", "supernova", "transient", 90, type_ia.draw, type_ia.change),
+        Population("SNIa", "supernova", "transient", 90, draw_type_ia, type_ia),
         Population(
             "SNII", "supernova", "transient", 150,
             _parametric((-17.0, 0.8), rise=(1.5, 3.0), fall=(15.0, 30.0), **flat, **cooling),

@@ -27,7 +27,7 @@ _FIRST_PERSISTENT = 366 * _SLOTS_A_DAY
 _PERSISTENT_YEAR = 2018
 _THRESHOLD = 5.0
 _FLOOR = 0.02
-_CALIBRATION = 4000
+_TRIAL_FIELDS, _TRIAL_OBJECTS = 16, 400
 _OBJECT_COLUMNS = ("redshift", "source_mag", "source_separation", "star_score")
 _TRUTH_COLUMNS = ("z", "t0", "x0", "x1", "c", "period")
 
@@ -125,20 +125,30 @@ class Sky:
 
     def _rate(self, population: Population, share: float) -> float:
         """Find by trial how many objects send the wanted share of a field's alerts."""
-        cadence, life = self.cadence, population.life_days
-        keys = key(99, np.arange(_CALIBRATION))
-        visits = cadence.visits_of(1, 0, np.arange(60000, 60000 + cadence.revisit_days))
-        age = np.floor(life * uniform(keys, 51))
-        born = np.floor(visits.mjd[0]) - age
+        alerts = np.mean([self._trial(population, field) for field in range(_TRIAL_FIELDS)])
+        life = max(population.life_days, 1)
+        return share * self.cadence.field_alerts / max(float(alerts), 0.01) / life
+
+    def _trial(self, population: Population, field: int) -> float:
+        """Return how many alerts an object sends on average in one night of some field."""
+        cadence = self.cadence
+        keys = key(99, field, np.arange(_TRIAL_OBJECTS))
+        nights = np.arange(60000, 60000 + cadence.revisit_days)
+        visits = cadence.visits_of(1, field, nights)
+        age = np.floor(population.life_days * uniform(keys, 51))
+        number = np.arange(keys.size)
         members = Members(
-            keys, keys, np.arange(keys.size), np.arange(keys.size), born,
-            np.full(keys.size, -1), population.draw(keys, cadence),
-        )  # fmt: skip
-        seen = self._look(population, members, visits, 0)
-        alerts = seen.epochs.detected.sum() / keys.size
-        if population.is_single:
-            alerts /= len(cadence.visits)
-        return float(share * cadence.field_alerts / max(alerts, 0.01) / max(life, 1))
+            keys=keys,
+            own=keys,
+            slot=number,
+            year=number,
+            born=np.floor(visits.mjd[0]) - age,
+            visit=np.full(keys.size, -1),
+            parameters=population.draw(keys, cadence),
+        )
+        detected = self._look(population, members, visits, field).epochs.detected
+        turns = len(cadence.visits) if population.is_single else 1
+        return float(detected.sum() / keys.size / turns)
 
     def field(self, field: int, night: int) -> tuple[Visits, list[tuple[Population, Seen]]]:
         """Return a field's visits, and the objects that send an alert in a night (its MJD)."""

@@ -267,12 +267,16 @@ def publish_stream(
         return Summary(0, 0, 0, schedule.total, 0.0, "declined", ends.subscription, ends.topic)
     worker = worker or f"simulator-{os.getpid()}"
     chosen = stream or Broker(load_settings(worker=worker)).stream
-    if instance is not None:
-        prepare(chosen, Instance(instance[0]))
     key = BatchKey(worker, time.time_ns())
-    return run_schedule(
-        chosen, ends, schedule, key, nack=nack, on_empty=on_empty, clockwork=clockwork
-    )
+    try:
+        if instance is not None:
+            prepare(chosen, Instance(instance[0]))
+        return run_schedule(
+            chosen, ends, schedule, key, nack=nack, on_empty=on_empty, clockwork=clockwork
+        )
+    finally:
+        if stream is None:
+            chosen.close()
 
 
 def prepare(stream: Stream, instance: Instance) -> list[str]:

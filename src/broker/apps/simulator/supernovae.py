@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from broker.apps.simulator.cadence import Cadence
-from broker.apps.simulator.population import PARAMETRIC, Parameters, TypeIa, modulus, njy
-from broker.apps.simulator.spectra import REFERENCE_ANGSTROM
+from broker.apps.simulator.population import Change, Parameters, parametric_type_ia
 from broker.errors import ConfigError, UsageError
 from broker.science.fitters.salt2 import kernel
 from broker.science.fitters.salt2.engine import expand
@@ -20,8 +19,6 @@ MODEL = "salt2-2.4"
 KINDS = ("auto", "salt2", "toy", "parametric")
 
 _COLOURS = (-0.3, 0.5)
-_TYPICAL_Z, _PEAK_MAG = 0.05, -19.31
-_SAME_UNIT_MAG = 0.4
 _NJY = 10 ** (0.4 * (31.4 - ZERO_POINT))
 
 
@@ -52,7 +49,7 @@ class Salt2Light:
         return np.asarray(np.maximum(flux, 0.0) * _NJY)
 
 
-def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -> TypeIa:
+def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -> Change:
     """Return the light curves of type Ia supernovae.
 
     Parameters
@@ -77,7 +74,7 @@ def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -
     if kind not in KINDS:
         raise UsageError(f"unknown model {kind!r}; known are: {', '.join(KINDS)}")
     if kind == "parametric":
-        return PARAMETRIC
+        return parametric_type_ia
     if kind == "toy":
         return light_of(toy_tables(cadence, cache), cadence)
     try:
@@ -88,32 +85,10 @@ def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -
         return light_of(toy_tables(cadence, cache), cadence)
 
 
-def light_of(tables: SourceTables, cadence: Cadence) -> TypeIa:
-    """Return the light curves of tables that have all of a survey's passbands.
-
-    The unit of x0 is found from the peak of a normal supernova, unless it is within the
-    scatter of supernovae of what it is for the published model.
-    """
+def light_of(tables: SourceTables, cadence: Cadence) -> Salt2Light:
+    """Return the light curves of tables that have all of a survey's passbands."""
     rows = [tables.coverage.bands.index(band.passband) for band in cadence.bands]
-    light = Salt2Light(expand(tables, _COLOURS), np.array(rows, np.int64))
-    shift_mag = 2.5 * np.log10(_expected_peak() / _peak(light, cadence))
-    is_published = abs(shift_mag) < _SAME_UNIT_MAG
-    return TypeIa(light, 1.0 if is_published else float(10 ** (0.4 * shift_mag)))
-
-
-def _expected_peak() -> float:
-    return float(njy(float(modulus(np.array(_TYPICAL_Z))) + _PEAK_MAG))
-
-
-def _peak(light: Salt2Light, cadence: Cadence) -> float:
-    """Return the greatest flux of a normal supernova in the band nearest to 6200 Angstrom."""
-    wavelength = np.array([band.wavelength for band in cadence.bands])
-    band = float(np.argmin(np.abs(wavelength - REFERENCE_ANGSTROM)))
-    x0 = 10 ** (0.4 * (10.5 - _PEAK_MAG - float(modulus(np.array(_TYPICAL_Z)))))
-    mjd = np.arange(-15.0, 30.0)
-    one = {"z": _TYPICAL_Z, "t0": 0.0, "x0": x0, "x1": 0.0, "c": 0.0, "_row": 0.0, "_band": band}
-    parameters = {name: np.full(mjd.size, value) for name, value in one.items()}
-    return float(light(parameters, mjd, mjd).max())
+    return Salt2Light(expand(tables, _COLOURS), np.array(rows, np.int64))
 
 
 def toy_tables(cadence: Cadence, cache: Path) -> SourceTables:
