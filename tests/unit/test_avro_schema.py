@@ -13,6 +13,21 @@ def record(*fields: dict[str, object], **more: object) -> dict[str, object]:
     return {"type": "record", "name": "packet", "namespace": "a.b", "fields": list(fields), **more}
 
 
+@pytest.mark.parametrize(
+    "definition",
+    [
+        '{"type": "record", "name": "x"}',
+        '{"type": "record", "name": "x", "fields": 3}',
+        '{"type": "enum", "name": "x"}',
+        '{"type": "array"}',
+    ],
+)
+def test_a_damaged_schema_is_refused_in_words(definition: str):
+    """It is a bad packet, not a crash."""
+    with pytest.raises(DecodeError, match="schema cannot be used"):
+        AvroSchema.parse(definition)
+
+
 def test_illegal_union_default_is_tolerated() -> None:
     """A null default of a union that ends in null is accepted."""
     schema = AvroSchema.parse(record({"name": "x", "type": ["float", "null"], "default": None}))

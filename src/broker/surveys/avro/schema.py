@@ -68,6 +68,7 @@ class AvroSchema:
                 raise DecodeError("the schema is nested too deeply")
             parsed = fastavro.parse_schema(copy.deepcopy(plain))
             canonical = orjson.dumps(_identity(plain, ""))
+            shape = shape_of(plain)
         except (
             SchemaParseException,
             ValueError,
@@ -79,7 +80,7 @@ class AvroSchema:
         name = parsed.get("name", "") if isinstance(parsed, dict) else ""
         schema = cls(plain, name, hashlib.sha256(canonical).hexdigest()[:32])
         schema.__dict__["fastavro"] = parsed
-        schema.__dict__["shape"] = shape_of(plain)
+        schema.__dict__["shape"] = shape
         return schema
 
     @cached_property
