@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from broker.errors import (
     ConfigError,
@@ -20,6 +21,8 @@ from broker.errors import (
 )
 
 _LOG = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 COMMON: Mapping[str, Any] = {
     "client.id": "pitt-google-broker",
@@ -49,6 +52,16 @@ _REFUSED = {
     KafkaError.FENCED_INSTANCE_ID,
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
+# What a cluster answers while it elects or moves a coordinator.
+_PASSING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.CONCURRENT_TRANSACTIONS,
+}
+_PATIENCE_S = 15.0
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
 
 
@@ -85,6 +98,30 @@ def service_error(error: KafkaError, doing: str) -> ServiceError:
     if error.code() in _REFUSED or error.fatal():
         return RefusedError(words)
     return TransientError(words)
+
+
+def ask(question: Callable[[], Answer], doing: str) -> Answer:
+    """Ask the cluster, again for a while if it is busy with itself.
+
+    Raises
+    ------
+    ServiceError
+        If there is no answer; the kind tells what to do.
+    """
+    trying = Retrying(
+        retry=retry_if_exception(_is_passing),
+        wait=wait_exponential(multiplier=0.1, max=2),
+        stop=stop_after_delay(_PATIENCE_S),
+        reraise=True,
+    )
+    try:
+        return trying(question)
+    except KafkaException as error:
+        raise service_error(error_of(error), doing) from error
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error_of(error).code() in _PASSING
 
 
 def make_client(kind: Callable[..., Any], properties: Mapping[str, Any], **more: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
-from broker.connectors.kafka.client import error_of, make_client, service_error
+from broker.connectors.kafka.client import ask, error_of, make_client, service_error
 from broker.connectors.streams.texts import attribute_texts
 from broker.errors import RefusedError
 from broker.ports import BatchKey, Messages
@@ -150,10 +150,9 @@ class Publisher:
         self._producer.send_offsets_to_transaction([mark], group, _ANSWER_S)
 
     def _ask(self, topic: str) -> Published:
-        try:
-            (found,) = self._bookkeeper().committed([TopicPartition(topic, 0)], _ANSWER_S)
-        except KafkaException as error:
-            raise service_error(error_of(error), f"asking for {self.group}") from error
+        mark = [TopicPartition(topic, 0)]
+        books = self._bookkeeper()
+        (found,) = ask(lambda: books.committed(mark, _ANSWER_S), f"asking for {self.group}")
         return read_mark(found)
 
     def _bookkeeper(self) -> Any:

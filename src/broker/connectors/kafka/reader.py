@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from broker.connectors.kafka.client import error_of, make_client, service_error
+from broker.connectors.kafka.client import ask, error_of, make_client, service_error
 from broker.connectors.kafka.leases import Leases
 from broker.connectors.kafka.offsets import Partition
 from broker.connectors.streams.attribute_filter import AttributeFilter
@@ -141,15 +141,15 @@ class Reader:
         return False
 
     def _watermarks(self) -> dict[Partition, int]:
-        try:
-            return {
+        return ask(
+            lambda: {
                 partition: self._consumer.get_watermark_offsets(
                     TopicPartition(*partition), timeout=_ANSWER_S
                 )[1]
                 for partition in self._assigned
-            }
-        except KafkaException as error:
-            raise service_error(error_of(error), f"reading {self._definition.topic}") from error
+            },
+            f"reading {self._definition.topic}",
+        )
 
     def _lend(self, messages: Sequence[Message], deadline_s: float) -> list[Delivery]:
         headers = [dict(_texts(message)) for message in messages]

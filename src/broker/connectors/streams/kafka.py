@@ -12,7 +12,8 @@ What differs from the local stream:
   retention has dropped some.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +26,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from broker.connectors.kafka.client import error_of, make_client, service_error
+from broker.connectors.kafka.client import ask, error_of, make_client, service_error
 from broker.connectors.kafka.publisher import MakeProducer, Publisher, make_producer, read_mark
 from broker.connectors.kafka.reader import Definition, Reader
 from broker.connectors.streams.attribute_filter import AttributeFilter
@@ -172,49 +173,43 @@ class KafkaStream:
         self._known.add(topic)
 
     def _topics(self) -> dict[str, Any]:
-        try:
-            topics: dict[str, Any] = self._admin.list_topics(timeout=_ANSWER_S).topics
-        except KafkaException as error:
-            raise service_error(error_of(error), "listing the topics") from error
-        return topics
+        return ask(
+            lambda: dict(self._admin.list_topics(timeout=_ANSWER_S).topics), "listing the topics"
+        )
 
     def _groups(self) -> list[str]:
-        try:
-            found = self._admin.list_consumer_groups(request_timeout=_ANSWER_S).result().valid
-        except KafkaException as error:
-            raise service_error(error_of(error), "listing the groups") from error
+        found = ask(
+            lambda: self._admin.list_consumer_groups(request_timeout=_ANSWER_S).result().valid,
+            "listing the groups",
+        )
         return sorted(it.group_id for it in found if it.group_id.startswith(self._prefix))
 
     def _marks(self, group: str) -> list[TopicPartition]:
         """Return the offsets that a group has recorded."""
-        asked = [ConsumerGroupTopicPartitions(group)]
-        try:
+
+        def question() -> Sequence[TopicPartition]:
+            asked = [ConsumerGroupTopicPartitions(group)]
             answer = self._admin.list_consumer_group_offsets(asked, require_stable=True)
-            marks = answer[group].result(_ANSWER_S).topic_partitions or []
-        except KafkaException as error:
-            raise service_error(error_of(error), f"asking for group {group}") from error
-        return [mark for mark in marks if mark.offset >= 0]
+            return answer[group].result(_ANSWER_S).topic_partitions or []
+
+        found = ask(question, f"asking for group {group}")
+        return [mark for mark in found if mark.offset >= 0]
 
     def _mark_start(self, group: str, wanted: Definition, numbers: Sequence[int]) -> None:
         """Make a group by recording the oldest offset of each partition."""
-        consumer = make_client(Consumer, {**self._properties, "group.id": group})
-        try:
+        with self._consumer(group) as consumer:
             starts = [
                 TopicPartition(
-                    wanted.topic,
-                    number,
-                    consumer.get_watermark_offsets(
-                        TopicPartition(wanted.topic, number), timeout=_ANSWER_S
-                    )[0],
+                    *(wanted.topic, number),
+                    _watermarks(consumer, wanted.topic, number)[0],
                     wanted.note(),
                 )
                 for number in numbers
             ]
-            consumer.commit(offsets=starts, asynchronous=False)
-        except KafkaException as error:
-            raise service_error(error_of(error), f"making subscription {group}") from error
-        finally:
-            consumer.close()
+            ask(
+                lambda: consumer.commit(offsets=starts, asynchronous=False),
+                f"making subscription {group}",
+            )
 
     def _info(self, topic: str, groups: Mapping[str, Sequence[TopicPartition]]) -> TopicInfo:
         count, backlog = 0, {}
@@ -230,15 +225,26 @@ class KafkaStream:
         return TopicInfo(topic.removeprefix(self._prefix), count, backlog)
 
     def _end_offsets(self, marks: Sequence[TopicPartition]) -> dict[int, int]:
-        consumer = make_client(Consumer, {**self._properties, "group.id": self._prefix + "end"})
-        try:
+        with self._consumer(f"{self._prefix}ends") as consumer:
             return {
-                mark.partition: consumer.get_watermark_offsets(
-                    TopicPartition(mark.topic, mark.partition), timeout=_ANSWER_S
-                )[1]
+                mark.partition: _watermarks(consumer, mark.topic, mark.partition)[1]
                 for mark in marks
             }
-        except KafkaException as error:
-            raise service_error(error_of(error), "asking for the ends") from error
+
+    @contextmanager
+    def _consumer(self, group: str) -> Iterator[Any]:
+        consumer = make_client(Consumer, {**self._properties, "group.id": group})
+        try:
+            yield consumer
         finally:
             consumer.close()
+
+
+def _watermarks(consumer: Any, topic: str, number: int) -> tuple[int, int]:
+    """Return the oldest and the next offset of a partition."""
+    partition = TopicPartition(topic, number)
+    marks: tuple[int, int] = ask(
+        lambda: consumer.get_watermark_offsets(partition, timeout=_ANSWER_S),
+        f"asking for the offsets of {topic}",
+    )
+    return marks
