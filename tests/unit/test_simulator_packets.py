@@ -191,7 +191,9 @@ def test_history_has_limits_for_what_was_not_seen():
     assert 0.3 < len(limits) / len(entries) < 0.9
     for one in limits:
         assert one["diffmaglim"] > 17
-        assert {one[name] for name in ("magpsf", "sigmapsf", "ra", "dec", "isdiffpos", "rb")} == {None}
+        assert {one[name] for name in ("magpsf", "sigmapsf", "ra", "dec", "isdiffpos", "rb")} == {
+            None
+        }
 
 
 def test_forced_photometry_is_not_in_order_of_time():
@@ -273,9 +275,7 @@ def test_hosts_are_told_where_there_is_one():
 def test_cutouts_are_fits_that_show_the_source(survey, names):
     """The middle of the difference stands out, with the sign of the flux."""
     truth = made(survey)[1].with_row_index()
-    bright = truth.filter(
-        pl.col("is_real"), (pl.col("flux") / pl.col("flux_error")).abs() > 15
-    )
+    bright = truth.filter(pl.col("is_real"), (pl.col("flux") / pl.col("flux_error")).abs() > 15)
     for index, flux in bright.select("index", "flux").head(20).iter_rows():
         found = packets(survey)[index][names[2]]
         raw = found["stampData"] if survey == "ztf" else found

@@ -15,7 +15,6 @@ from broker.apps.simulator.population import populations
 from broker.apps.simulator.spectra import colour
 from broker.apps.simulator.supernovae import Salt2Light, light_of, toy_tables, type_ia_light
 from broker.errors import ConfigError, UsageError
-from broker.science.fitters.salt2.models import ModelStore
 from broker.surveys import SURVEYS
 
 NIGHT = date(2026, 11, 20)
@@ -158,13 +157,31 @@ def test_the_small_model_shines_like_the_published_one(tmp_path: Path):
 
 def test_the_small_model_stands_in_where_data_is_missing(tmp_path: Path):
     """By default; asked for by name, the published one is missed in words."""
-    store = ModelStore(tmp_path / "nothing")
 
-    assert isinstance(type_ia_light("auto", cadence_of(ZTF), store, tmp_path), Salt2Light)
+    def missing():
+        raise ConfigError("run 'pgb models fetch'")
+
+    assert isinstance(type_ia_light("auto", cadence_of(ZTF), missing, tmp_path), Salt2Light)
     with pytest.raises(ConfigError, match="pgb models fetch"):
-        type_ia_light("salt2", cadence_of(ZTF), store, tmp_path)
+        type_ia_light("salt2", cadence_of(ZTF), missing, tmp_path)
     with pytest.raises(UsageError, match="unknown model"):
-        type_ia_light("best", cadence_of(ZTF), store, tmp_path)
+        type_ia_light("best", cadence_of(ZTF), missing, tmp_path)
+
+
+def test_a_field_without_supernovae_is_dark(tmp_path: Path):
+    """No rows, no light."""
+    nothing = np.empty(0)
+    light = light_of(toy_tables(cadence_of(ZTF), tmp_path), cadence_of(ZTF))
+
+    assert light({"_row": nothing, "_band": nothing}, nothing, nothing).size == 0
+
+
+def test_tables_without_a_passband_are_not_used(tmp_path: Path):
+    """They would shine in the wrong colour."""
+    tables = toy_tables(cadence_of(ZTF), tmp_path)
+
+    with pytest.raises(ConfigError, match="no passband lsstu"):
+        light_of(tables, cadence_of(SURVEYS["lsst"]))
 
 
 def test_supernovae_of_the_tables_are_in_the_night(tmp_path: Path):

@@ -15,8 +15,11 @@ from broker.apps.simulator.load import (
     due_times,
     report_on,
 )
+from broker.apps.simulator.models import light_for
 from broker.apps.simulator.night import Night
 from broker.config import load_settings
+from broker.errors import ConfigError
+from broker.pipeline.fitting import Salt2Stage
 from broker.surveys import get_survey
 
 _WARM_UP = 300
@@ -39,17 +42,16 @@ def drive(profile: Profile, seconds: float, home: Path, seed: int = 1) -> LoadRe
     """
     survey = get_survey(profile.survey)
     night = datetime.now(UTC).date()
-    packets = chain.from_iterable(
-        part.payloads for part in Night(survey, night, seed, _MIX).fields()
-    )
-    _warm_up(profile, packets, home / "warm-up")
     broker = _broker(profile, home)
+    simulated = Night(survey, night, seed, _MIX, light_for("auto", broker))
+    packets = chain.from_iterable(part.payloads for part in simulated.fields())
+    _warm_up(profile, packets, home / "warm-up")
     source = LoadSource(
         Prefetch(packets), due_times(profile, seconds), broker.record, survey.topic(night)
     )
     with broker.working():
         try:
-            broker.pipeline().run(source)
+            broker.pipeline(_stage(broker)).run(source)
         finally:
             source.close()
     return report_on(profile, broker.record)
@@ -59,6 +61,16 @@ def _broker(profile: Profile, home: Path) -> TimedBroker:
     return TimedBroker(load_settings(home=str(home), survey=profile.survey), Record())
 
 
+def _stage(broker: TimedBroker) -> Salt2Stage | None:
+    """Return the stage of fits, where the survey has light curves and the model is at hand."""
+    if broker.survey.photometry is None:
+        return None
+    try:
+        return broker.salt2_stage()
+    except ConfigError:
+        return None
+
+
 def _warm_up(profile: Profile, packets: Iterator[bytes], home: Path) -> None:
     """Let kernels and caches be made before the clock runs, as in a broker that is running."""
     broker = _broker(profile, home)
@@ -66,5 +78,5 @@ def _warm_up(profile: Profile, packets: Iterator[bytes], home: Path) -> None:
     now = due_times(Profile(profile.name, profile.survey, _WARM_UP, 1.0, 0.0, ""), 1.0)
     source = LoadSource(few, now, broker.record, "warm-up")
     with broker.working():
-        broker.pipeline().run(source)
+        broker.pipeline(_stage(broker)).run(source)
     source.close()

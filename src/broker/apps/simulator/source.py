@@ -18,6 +18,7 @@ from broker.connectors.sources.files import ORIGIN_SCHEMA
 from broker.errors import UsageError
 from broker.ports import SourceBatch
 from broker.surveys import Survey, get_survey
+from broker.wiring import Broker
 
 _MOST_SLEEP_S = 0.05
 _FOR_EVER = 10**6
@@ -185,7 +186,8 @@ class SimulatedSource:
 
     def _night(self, night: date) -> Iterator[FieldPackets]:
         wishes = self._wishes
-        light = light_for(wishes.model, self._survey, self._settings)
+        settings = replace(self._settings, survey=self._survey.name)
+        light = light_for(wishes.model, Broker(settings))
         simulated = Night(self._survey, night, wishes.seed, wishes.mix, light)
         return simulated.alerts(wishes.alerts)
 

@@ -1,6 +1,8 @@
 """Light curves of type Ia supernovae from SALT2 tables, of the real model or a small one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,10 @@ from broker.apps.simulator.population import Change, Parameters, parametric_type
 from broker.errors import ConfigError, UsageError
 from broker.science.fitters.salt2 import kernel
 from broker.science.fitters.salt2.engine import expand
-from broker.science.fitters.salt2.models import ModelStore
 from broker.science.fitters.salt2.tables import ZERO_POINT, SourceTables, build_tables
 from broker.science.fitters.salt2.toy import toy_bandpasses, toy_source
 from broker.surveys.synthetic.columns import Floats, Ints
 
-MODEL = "salt2-2.4"
 KINDS = ("auto", "salt2", "toy", "parametric")
 
 _COLOURS = (-0.3, 0.5)
@@ -42,14 +42,16 @@ class Salt2Light:
         flux = np.zeros(wavelength.size)
         row = p["_row"]
         band = self.band[p["_band"].astype(np.int64)]
-        begins = np.flatnonzero(np.diff(row, prepend=-1))
-        for begin, end in zip(begins, [*begins[1:], row.size], strict=True):
+        edges = np.append(np.flatnonzero(np.diff(row, prepend=-1)), row.size)
+        for begin, end in pairwise(edges.tolist()):
             one = np.array([p[name][begin] for name in ("z", "t0", "x0", "x1", "c")])
             kernel.model_flux(one, mjd[begin:end], band[begin:end], self.model, flux[begin:end])
         return np.asarray(np.maximum(flux, 0.0) * _NJY)
 
 
-def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -> Change:
+def type_ia_light(
+    kind: str, cadence: Cadence, published: Callable[[], SourceTables], cache: Path
+) -> Change:
     """Return the light curves of type Ia supernovae.
 
     Parameters
@@ -59,10 +61,10 @@ def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -
         needed), ``parametric``, or ``auto``: salt2 where its data is at hand, otherwise toy.
     cadence : Cadence
         Gives the passbands.
-    store : ModelStore
-        Where model data lies.
+    published : callable
+        Returns the tables of the published model, or raises ConfigError.
     cache : Path
-        Folder for tables.
+        Folder of the small model and its tables.
 
     Raises
     ------
@@ -78,7 +80,7 @@ def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -
     if kind == "toy":
         return light_of(toy_tables(cadence, cache), cadence)
     try:
-        return light_of(_published(cadence, store, cache), cadence)
+        return light_of(published(), cadence)
     except ConfigError:
         if kind == "salt2":
             raise
@@ -86,8 +88,17 @@ def type_ia_light(kind: str, cadence: Cadence, store: ModelStore, cache: Path) -
 
 
 def light_of(tables: SourceTables, cadence: Cadence) -> Salt2Light:
-    """Return the light curves of tables that have all of a survey's passbands."""
-    rows = [tables.coverage.bands.index(band.passband) for band in cadence.bands]
+    """Return the light curves of tables that have all of a survey's passbands.
+
+    Raises
+    ------
+    ConfigError
+        If the tables lack one.
+    """
+    known, names = tables.coverage.bands, [band.passband for band in cadence.bands]
+    if missing := [name for name in names if name not in known]:
+        raise ConfigError(f"the tables of {tables.model} have no passband {', '.join(missing)}")
+    rows = [known.index(name) for name in names]
     return Salt2Light(expand(tables, _COLOURS), np.array(rows, np.int64))
 
 
@@ -95,8 +106,3 @@ def toy_tables(cadence: Cadence, cache: Path) -> SourceTables:
     """Return tables of the small model in passbands with smooth edges."""
     edges = {band.passband: band.edges for band in cadence.bands}
     return build_tables(toy_source(cache / "toy"), toy_bandpasses(edges), cache=cache)
-
-
-def _published(cadence: Cadence, store: ModelStore, cache: Path) -> SourceTables:
-    passbands = store.bandpasses([band.passband for band in cadence.bands])
-    return build_tables(store.source(MODEL), passbands, cache=cache)

@@ -33,7 +33,7 @@ def simulate_nights(
     first, nights, alerts = wanted
     if nights < 1 or alerts < 1:
         raise UsageError("a simulation has at least one night of one alert")
-    light = light_for(model, broker.survey, broker.settings)
+    light = light_for(model, broker)
     for number in range(nights):
         day = first + timedelta(days=number)
         yield day, Night(broker.survey, day, seed, mix, light).alerts(alerts)
