@@ -21,7 +21,7 @@ from broker.pipeline import intake, products
 from broker.pipeline.ledger import utc_now
 from broker.ports import SourceBatch
 from broker.science.filters import FILTERS, Cut, Filter, Variant
-from broker.surveys import decode_batch
+from broker.surveys import Survey, decode_batch
 from broker.wiring import Broker
 
 USER_FILTERS = 20
@@ -75,13 +75,13 @@ def _broker() -> Iterator[Broker]:
 
 
 def _with_user_filters(broker: Broker) -> Broker:
-    broker.__dict__["filters"] = (*FILTERS.values(), *_user_filters(broker))
+    broker.__dict__["filters"] = (*FILTERS.values(), *user_filters(broker.survey))
     return broker
 
 
-def _user_filters(broker: Broker) -> list[Filter]:
+def user_filters(survey: Survey) -> list[Filter]:
     """Make filters of three cuts each, such as users write; few alerts pass them."""
-    words = broker.survey.schema_map
+    words = survey.schema_map
     source, magnitude = words.get_key("source"), words.get_key("mag")
     mag, ra = pl.col(f"{source}.{magnitude}"), pl.col(f"{source}.ra")
     return [

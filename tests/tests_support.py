@@ -31,9 +31,11 @@ class Pgb:
             text=True,
         )
 
-    def __call__(self, *words: str, code: int = 0) -> str:
+    def __call__(
+        self, *words: str, code: int = 0, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Run a command to its end; return what it prints, with errors if it is to fail."""
-        process = self.start(*words)
+        process = self.start(*words, environment=environment)
         out, err = process.communicate(timeout=300)
         assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
         return out if code == 0 else out + err

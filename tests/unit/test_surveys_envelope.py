@@ -13,7 +13,7 @@ from broker.surveys.envelope import MOST_BYTES, Format, format_of, schema_id, un
     [
         (b"Obj\x01rest", Format.CONTAINER),
         (b"\x00\x00\x00\x03\x84rest", Format.CONFLUENT),
-        (gzip.compress(b"x"), Format.GZIP),
+        (gzip.compress(b"x", mtime=0), Format.GZIP),
         (b'{"a": 1}', Format.JSON),
         (b' \n\t{"a": 1}', Format.JSON),
         (b"\xd2\xe3rest", Format.BARE),

@@ -66,6 +66,7 @@ class Report:
     stored: int = 0
     duplicates: int = 0
     dead_lettered: int = 0
+    fitted: int = 0
     recovered_batches: int = 0
     passed: dict[str, int] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
@@ -288,6 +289,7 @@ class Pipeline:
             before = report.passed.get(chosen.name, 0)
             counts = fates.get(f"filter {chosen.name}", {})
             report.passed[chosen.name] = before + counts.get("pass", 0)
+        report.fitted += fates.get(fitting.NAME, {}).get("fitted", 0)
         for topic, count in fates["published"].items():
             report.published[topic] = report.published.get(topic, 0) + count
 

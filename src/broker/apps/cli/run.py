@@ -12,6 +12,7 @@ from broker.apps.cli._models import stage
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table, run_display
 from broker.connectors.sources.files import FileSource, Problem
+from broker.pipeline import fitting
 from broker.pipeline.runner import Report
 from broker.ports import Source
 from broker.wiring import Broker, open_source
@@ -95,6 +96,9 @@ def show(report: Report, broker: Broker, problems: list[Problem], *, as_json: bo
     for chosen in broker.filters:
         topic = broker.instance.name(chosen.topic)
         rows.append((f"passed {chosen.name}", report.passed.get(chosen.name, 0), f"topic {topic}"))
+    if report.fitted:
+        topic = broker.instance.name(fitting.NAME)
+        rows.append(("fitted with SALT2", report.fitted, f"topic {topic}, table {fitting.NAME}"))
     print_table(f"Alerts of {broker.instance.survey}", ("what", "alerts", "where"), rows)
     for problem in problems[:_MAX_PROBLEMS_SHOWN]:
         click.secho(f"could not read {problem.place}: {problem.reason}", fg="yellow", err=True)

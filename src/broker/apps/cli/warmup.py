@@ -1,16 +1,23 @@
 """``pgb warmup``: compile the fast kernels ahead."""
 
+import tempfile
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
+import numpy as np
 
+from broker.science.fitters.salt2.fitter import Salt2Fitter
+from broker.science.fitters.salt2.simulate import Sampling, simulate
+from broker.science.fitters.salt2.tables import build_tables
+from broker.science.fitters.salt2.toy import toy_bandpasses, toy_source
 from broker.surveys import SURVEYS, decode_batch
 
 
 @click.command()
 def command() -> None:
-    """Compile the decoder's kernel once, so that the first run does not wait for it.
+    """Compile decoder and fitter once, so that the first run does not wait for them.
 
     Compiled code is cached on disk; a second call takes a moment.
     """
@@ -19,4 +26,15 @@ def command() -> None:
         if survey.generate is not None:
             packets = list(survey.generate(2, 1, datetime.now(UTC).date()))
             decode_batch(packets, survey)
+    _fit_nothing()
     click.echo(f"ready after {time.perf_counter() - started:.1f} s")
+
+
+def _fit_nothing() -> None:
+    """Compile the fitter on a synthetic model, which needs no model data."""
+    with tempfile.TemporaryDirectory() as folder:
+        bands = {"blue": (4000.0, 5500.0), "red": (5500.0, 7000.0)}
+        tables = build_tables(toy_source(Path(folder)), toy_bandpasses(bands))
+        sampling = Sampling(tuple(bands))
+        supernova = simulate(tables, sampling, 1, np.random.default_rng(1))[0]
+        Salt2Fitter(tables).fit([supernova.lightcurve])

