@@ -24,9 +24,9 @@ class DyingSource(KafkaSource):
         super().commit(batch)
 
 
-def main(url: str, home: str, worker: str, dies_after: int, follow: bool) -> None:
+def main(url: str, home: str, worker: str, dies_after: int, follow: bool, batch: int) -> None:
     """Take in what the place has."""
-    settings = Settings(home=home, survey="ztf", worker=worker, batch_alerts=16)
+    settings = Settings(home=home, survey="ztf", worker=worker, batch_alerts=batch)
     broker = Broker(settings)
     source = DyingSource.from_url(url, settings, follow=follow)
     assert isinstance(source, DyingSource)
@@ -36,4 +36,5 @@ def main(url: str, home: str, worker: str, dies_after: int, follow: bool) -> Non
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5] == "1")
+    place, folder, name, *numbers = sys.argv[1:]
+    main(place, folder, name, int(numbers[0]), numbers[1] == "1", int(numbers[2]))

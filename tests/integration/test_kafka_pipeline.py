@@ -1,6 +1,7 @@
 """The whole broker on a real Apache Kafka: bad input, and everything that can die, dies.
 
-``PGB_TEST_KAFKA_ALERTS`` sets how many alerts the group of workers shares (default 600).
+``PGB_TEST_KAFKA_ALERTS`` sets how many alerts the group of workers shares (default 600), and
+``PGB_TEST_KAFKA_FROM`` a folder of real packets that are repeated under new ids.
 """
 
 import os
@@ -21,6 +22,8 @@ pytest.importorskip("confluent_kafka")
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from broker.apps.benchmarks._packets import packets as real_packets
+from broker.apps.benchmarks._packets import renumbered
 from broker.config import Secret, Settings
 from broker.connectors.sources.kafka import KafkaSource
 from broker.errors import ForbiddenError
@@ -40,6 +43,8 @@ Produce = Callable[..., None]
 @pytest.fixture(scope="session")
 def packets() -> list[bytes]:
     """Return generated packets, all of different alerts."""
+    if folder := os.environ.get("PGB_TEST_KAFKA_FROM"):
+        return list(renumbered(real_packets(Path(folder)), _ALERTS))
     generate = get_survey("ztf").generate
     assert generate is not None
     return list(generate(_ALERTS, 7, date(2026, 1, 2)))
@@ -184,7 +189,8 @@ class Workers:
         log.parent.mkdir(parents=True, exist_ok=True)
         home = self._settings.home
         script = Path(__file__).with_name("kafka_worker.py")
-        arguments = [self._url, home, worker, str(dies_after), str(int(follow))]
+        batch = 16 if _ALERTS < 2000 else 512
+        arguments = [self._url, home, worker, str(dies_after), str(int(follow)), str(batch)]
         with log.open("ab") as file:
             self._running[worker] = subprocess.Popen(
                 [sys.executable, str(script), *arguments], stdout=file, stderr=file
