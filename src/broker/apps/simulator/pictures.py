@@ -90,7 +90,7 @@ def draw_history(truth: pl.DataFrame, lengths: pl.DataFrame) -> Figure:
     parts = {str(key[0]): part["n_previous"].to_numpy() for key, part in joined.group_by("group")}
     bins = np.arange(-0.5, float(joined["n_previous"].max()) + 1.5)  # type: ignore[arg-type]
     names = sorted(parts)
-    axis.hist([parts[name] for name in names], bins=bins, stacked=True, label=names)  # type: ignore[arg-type]
+    axis.hist([parts[name] for name in names], bins=bins, histtype="step", label=names)  # type: ignore[arg-type]
     axis.set(xlabel="earlier detections in the packet", ylabel="alerts", yscale="log")
     axis.legend()
     return figure
@@ -100,8 +100,10 @@ def draw_cutouts(survey: Survey, payloads: list[bytes], truth: pl.DataFrame) -> 
     """Draw the cutouts of one bright alert of some classes."""
     bright = truth.with_row_index().sort((pl.col("flux") / pl.col("flux_error")).abs())
     chosen = [name for name in _CLASSES_WITH_CUTOUTS if name in bright["class"]]
-    figure = Figure(figsize=(4.5, 1.5 * max(len(chosen), 1)), layout="constrained")
+    figure = Figure(figsize=(3.6, 1.2 * max(len(chosen), 1)), layout="constrained")
     axes = figure.subplots(max(len(chosen), 1), 3, squeeze=False)
+    for axis, kind in zip(axes[0], survey.cutouts, strict=True):
+        axis.set_title(kind)
     for row, name in zip(axes, chosen, strict=False):
         index = int(bright.filter(pl.col("class") == name)["index"][-1])
         raw = open_alert(payloads[index], survey=survey.name)
@@ -109,7 +111,7 @@ def draw_cutouts(survey: Survey, payloads: list[bytes], truth: pl.DataFrame) -> 
             image = open_cutout(kind, _bytes_at(raw.packet, path)).data
             low, high = np.nanpercentile(image, [2, 99.7])
             axis.imshow(image, cmap="gray", vmin=low, vmax=high)
-            axis.set(xticks=[], yticks=[], title=kind if row is axes[0] else "")
+            axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(name)
     return figure
 
@@ -123,5 +125,5 @@ def _bytes_at(packet: object, path: tuple[str, ...]) -> bytes:
 def _png(figure: Figure) -> bytes:
 
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=70, metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=64, metadata={"Software": None})
     return out.getvalue()
