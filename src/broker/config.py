@@ -58,6 +58,7 @@ class Settings:
     batch_wait_s: float = _setting(0.25, "Longest wait for a batch to fill, in seconds.")
     max_packet_mb: float = _setting(16.0, "Larger packets become dead letters, in MB.")
     schema_registry: str = _setting("", "Base URL of a Confluent-compatible schema registry.")
+    bus: str = _setting("", "Where messages are published, if not in the home: a URL.")
     kafka_profile: str = _setting("", "How Kafka is reached: a profile of the survey.")
     kafka_group: str = _setting("", "Consumer group; by default the instance's consumer.")
     kafka_user: str = _setting("", "Kafka user name, Kerberos principal or OAuth client id.")

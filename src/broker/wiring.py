@@ -3,18 +3,20 @@
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from broker.config import Settings
 from broker.connectors.files.folder import FolderFiles
 from broker.connectors.sources.files import FileSource
 from broker.connectors.streams.local import LocalStream
+from broker.connectors.streams.split import SplitStream
 from broker.connectors.tables.parquet import ParquetTables
 from broker.errors import ConfigError, UsageError
 from broker.instance import Instance
@@ -22,7 +24,7 @@ from broker.pipeline.archive import AlertArchive
 from broker.pipeline.fitting import Salt2Stage, StoredHistory
 from broker.pipeline.ledger import Ledger
 from broker.pipeline.runner import Limits, Pipeline, Sinks
-from broker.ports import Source
+from broker.ports import Source, Stream
 from broker.science.filters import FILTERS, Filter, load_user_filters
 from broker.science.fitters.salt2.fitter import Painter, Salt2Fitter
 from broker.science.fitters.salt2.models import ModelStore
@@ -40,6 +42,11 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "kafka": ("broker.connectors.sources.kafka:KafkaSource", "kafka"),
 }
 """Scheme of a place -> class path of its source and the extra that installs it."""
+
+STREAMS: Mapping[str, tuple[str, str]] = {
+    "kafka": ("broker.connectors.streams.kafka:KafkaStream", "kafka"),
+}
+"""Scheme of a bus -> class path of its stream and the extra that installs it."""
 
 EXTRAGALACTIC = "extragalactic"
 """The filter whose alerts are fitted."""
@@ -82,6 +89,17 @@ class Broker:
     def stream(self) -> LocalStream:
         """Topics and subscriptions."""
         return LocalStream(self.home / "streams", self.settings.worker)
+
+    @cached_property
+    def bus(self) -> Stream:
+        """Where messages go: the home's topics or a cluster's; packets stay in the home."""
+        url = self.settings.bus
+        if not url:
+            return self.stream
+        kind = _load(url.split("://", 1)[0], STREAMS)
+        kept = frozenset(map(self.instance.name, ("alerts", "deadletters")))
+        owner = _mark_of(self.home)
+        return SplitStream(self.stream, kind.from_url(url, self.settings, owner=owner), kept)
 
     @cached_property
     def tables(self) -> ParquetTables:
@@ -172,7 +190,7 @@ class Broker:
         sinks = Sinks(
             self.stream.log(self.instance.name("alerts")),
             self.stream.log(self.instance.name("deadletters")),
-            self.stream,
+            self.bus,
             self.tables,
             self.files,
         )
@@ -239,14 +257,27 @@ def open_source(places: Sequence[str], settings: Settings, *, follow: bool = Fal
     if len(places) > 1:
         raise UsageError("give one URL, or any number of files and folders")
     scheme = urls[0].split("://", 1)[0]
-    source: Source = _load(scheme).from_url(urls[0], settings, follow=follow)
+    source: Source = _load(scheme, SOURCES).from_url(urls[0], settings, follow=follow)
     return source
 
 
-def _load(scheme: str) -> Any:
+def _mark_of(home: Path) -> str:
+    """Return the mark by which a home is told from others, made when first asked for."""
+    file = home / "mark"
+    if not file.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        mark = uuid4().hex[:12]
+        (home / mark).write_text(mark)
+        with suppress(FileExistsError):  # another worker was first
+            os.link(home / mark, file)
+        (home / mark).unlink()
+    return file.read_text()
+
+
+def _load(scheme: str, ours: Mapping[str, tuple[str, str]]) -> Any:
     """Import the class that serves a scheme, ours or a plug-in's."""
-    if scheme in SOURCES:
-        path, extra = SOURCES[scheme]
+    if scheme in ours:
+        path, extra = ours[scheme]
         module, name = path.split(":")
         try:
             return getattr(import_module(module), name)
@@ -257,5 +288,5 @@ def _load(scheme: str) -> Any:
     plugins = {plugin.name: plugin for plugin in entry_points(group="broker.connectors")}
     if scheme in plugins:
         return plugins[scheme].load()
-    known = ", ".join(f"{name}://" for name in sorted({*SOURCES, *plugins}))
+    known = ", ".join(f"{name}://" for name in sorted({*ours, *plugins}))
     raise ConfigError(f"nothing reads {scheme}:// places; known: files, folders {known}".rstrip())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def rows_of(broker: Broker) -> tuple[int, int]:
 def assert_adds_up(broker: Broker) -> None:
     """Check that ledger, tables and topics agree."""
     checks = reconcile(broker.ledger)
-    checks += reconcile_sinks(broker.ledger, broker.instance, broker.stream, broker.tables)
+    checks += reconcile_sinks(broker.ledger, broker.instance, broker.bus, broker.tables)
     assert [check for check in checks if not check.ok] == []
 
 
@@ -118,6 +119,23 @@ def test_poison_in_the_middle(
     assert (report.stored, report.dead_lettered) == (140, 2)
     assert [it.committed for it in source.health().partitions if it.partition == 0] == [142]
     assert_adds_up(broker)
+
+
+def test_messages_on_a_bus(
+    kafka: Any, topic: str, produce: Produce, packets: list[bytes], settings: Settings
+) -> None:
+    """With a bus, what passed is published on Kafka; packets stay in the home."""
+    produce(kafka.plain, topic, packets[:200])
+    settings = replace(settings, bus=f"kafka://{kafka.plain}/{topic}.")
+
+    report, broker, _ = take_in(settings, f"kafka://{kafka.plain}/{topic}")
+    broker.bus.subscribe("ztf-alerts_pure", "reader")
+    found = broker.bus.pull("reader", 1000)
+    broker.bus.close()
+
+    assert len(found) == report.passed["purity"] > 0
+    assert "candid" in found[0].attributes
+    assert_adds_up(Broker(settings))
 
 
 def test_retention_is_named(

@@ -10,7 +10,6 @@ from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPa
 
 from broker.connectors.kafka.client import ask, error_of, make_client, service_error
 from broker.connectors.streams.texts import attribute_texts
-from broker.errors import RefusedError
 from broker.ports import BatchKey, Messages
 
 _ANSWER_S = 30.0
@@ -38,7 +37,6 @@ class Published:
 
     number: int = -1
     count: int = 0
-    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -55,13 +53,10 @@ class Publisher:
         Client properties, the addresses among them.
     group : str
         The group that records the numbers, also the transactional id.
-    owner : str
-        Mark of the home that the worker belongs to, against two workers of one name.
     """
 
     properties: Mapping[str, Any]
     group: str
-    owner: str
     now: Callable[[], datetime]
     make: MakeProducer = make_producer
     _producer: Any = None
@@ -74,7 +69,7 @@ class Publisher:
         last = self.last(topic)
         if key.number <= last.number or not len(messages.payloads):
             return
-        after = Published(key.number, last.count + len(messages.payloads), self.owner)
+        after = Published(key.number, last.count + len(messages.payloads))
         try:
             self._start()
             self._producer.begin_transaction()
@@ -86,22 +81,10 @@ class Publisher:
         self._last[topic] = after
 
     def last(self, topic: str) -> Published:
-        """Return the last batch that was published to a topic.
-
-        Raises
-        ------
-        RefusedError
-            If another home publishes under this worker's name.
-        """
+        """Return the last batch that was published to a topic."""
         if topic not in self._last:
             self._last[topic] = self._ask(topic)
-        found = self._last[topic]
-        if found.owner not in ("", self.owner):
-            raise RefusedError(
-                f"{self.group} was published by another home: give each worker of the cluster "
-                "a name of its own (--worker)"
-            )
-        return found
+        return self._last[topic]
 
     def close(self) -> None:
         """Let go."""
@@ -144,8 +127,7 @@ class Publisher:
             self._failures.append(f"{message.topic()}: {error.str()}")
 
     def _record(self, topic: str, last: Published) -> None:
-        words = json.dumps({"count": last.count, "owner": last.owner})
-        mark = TopicPartition(topic, 0, last.number, words)
+        mark = TopicPartition(topic, 0, last.number, json.dumps({"count": last.count}))
         group = self._bookkeeper().consumer_group_metadata()
         self._producer.send_offsets_to_transaction([mark], group, _ANSWER_S)
 
@@ -180,4 +162,4 @@ def read_mark(mark: TopicPartition) -> Published:
     if mark.offset < 0:
         return Published()
     words = json.loads(mark.metadata or "{}")
-    return Published(mark.offset, int(words.get("count", 0)), str(words.get("owner", "")))
+    return Published(mark.offset, int(words.get("count", 0)))

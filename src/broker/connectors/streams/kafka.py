@@ -8,8 +8,8 @@ What differs from the local stream:
 * messages are in order within a partition only;
 * the backlog counts offsets: before the subscription's filter, and with the few that Kafka
   uses for itself, it is at most so many messages;
-* how many messages a topic holds is what our workers have published to it, also if its
-  retention has dropped some.
+* how many messages a topic holds is what the workers of this home have published to it,
+  also if its retention has dropped some.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,12 +26,15 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from broker.config import Settings
 from broker.connectors.kafka.client import ask, error_of, make_client, service_error
+from broker.connectors.kafka.place import read_place
 from broker.connectors.kafka.publisher import MakeProducer, Publisher, make_producer, read_mark
 from broker.connectors.kafka.reader import Definition, Reader
 from broker.connectors.streams.attribute_filter import AttributeFilter
 from broker.errors import NotFoundError, RefusedError
 from broker.ports import BatchKey, Delivery, Messages, TopicInfo
+from broker.surveys import DEFAULT_SURVEY, get_survey
 
 _ANSWER_S = 15.0
 _BOOKS = "published-by-"
@@ -47,7 +50,7 @@ class KafkaStream:
     prefix : str
         What the names of our topics and groups start with, where others use the cluster.
     owner : str
-        Mark of the home whose workers publish, against two workers of one name.
+        Mark of the home whose workers publish: another home's of the same name are others.
     partitions : int
         Partitions of a topic that is made here: at most so many readers share it.
     now : callable
@@ -61,14 +64,14 @@ class KafkaStream:
         properties: Mapping[str, Any],
         *,
         prefix: str = "",
-        owner: str = "",
+        owner: str = "home",
         partitions: int = 8,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         make: MakeProducer = make_producer,
     ) -> None:
         self._properties = properties
         self._prefix = prefix
-        self._owner = owner
+        self._books = f"{prefix}{_BOOKS}{owner}-"
         self._partitions = partitions
         self._now = now
         self._make = make
@@ -76,6 +79,15 @@ class KafkaStream:
         self._known: set[str] = set()
         self._publishers: dict[str, Publisher] = {}
         self._readers: dict[str, Reader] = {}
+
+    @classmethod
+    def from_url(cls, url: str, settings: Settings, *, owner: str) -> "KafkaStream":
+        """Make the stream of ``kafka://bootstrap[,…]/[prefix]``, with the settings' login."""
+        survey = get_survey(settings.survey or DEFAULT_SURVEY)
+        place, _, options = url.partition("?")
+        address, _, prefix = place.removeprefix("kafka://").partition("/")
+        found = read_place(f"kafka://{address}?{options}", settings, survey)
+        return cls(found.properties, prefix=prefix, owner=owner)
 
     def publish(self, topic: str, messages: Messages, key: BatchKey) -> None:
         """Append to `topic`, creating it; the whole batch or nothing, durable on return.
@@ -87,7 +99,7 @@ class KafkaStream:
         TransientError
             If the cluster does not answer.
         RefusedError
-            If it does not want the messages, or another home uses the worker's name.
+            If it does not want the messages.
         """
         self._create(self._prefix + topic)
         self._publisher(key.worker).publish(self._prefix + topic, messages, key)
@@ -145,10 +157,8 @@ class KafkaStream:
 
     def _publisher(self, worker: str) -> Publisher:
         if worker not in self._publishers:
-            group = f"{self._prefix}{_BOOKS}{worker}"
-            self._publishers[worker] = Publisher(
-                self._properties, group, self._owner, self._now, self._make
-            )
+            group = self._books + worker
+            self._publishers[worker] = Publisher(self._properties, group, self._now, self._make)
         return self._publishers[worker]
 
     def _reader(self, name: str) -> Reader:
@@ -216,9 +226,9 @@ class KafkaStream:
         ends: dict[int, int] = {}
         for group, marks in groups.items():
             ours = [mark for mark in marks if mark.topic == topic]
-            if group.startswith(self._prefix + _BOOKS):
+            if group.startswith(self._books):
                 count += sum(read_mark(mark).count for mark in ours)
-            elif ours:
+            elif ours and not group.startswith(self._prefix + _BOOKS):
                 ends = ends or self._end_offsets(ours)
                 waiting = sum(ends[mark.partition] - mark.offset for mark in ours)
                 backlog[group.removeprefix(self._prefix)] = max(waiting, 0)
