@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from broker.config import Settings
 from broker.connectors.files.folder import FolderFiles
+from broker.connectors.kafka.profiles import registry_of
 from broker.connectors.sources.files import FileSource
 from broker.connectors.streams.local import LocalStream
 from broker.connectors.streams.split import SplitStream
@@ -121,7 +122,8 @@ class Broker:
     @cached_property
     def resolver(self) -> SchemaResolver:
         """Where schemas come from that a packet only names."""
-        url = self.settings.schema_registry
+        named = self.settings.schema_registry
+        url = named or registry_of(self.survey, self.settings.kafka_profile)
         cache = self.settings.cache_path / "schemas"
         return SchemaResolver(SchemaRegistry(url, cache) if url else None)
 

@@ -19,7 +19,7 @@ from broker.connectors.kafka.client import Connection, make_client, service_erro
 from broker.connectors.kafka.health import Health, PartitionHealth, read_health, write_health
 from broker.connectors.kafka.offsets import Jump, Offsets
 from broker.connectors.kafka.place import read_place
-from broker.connectors.kafka.profiles import profiles_of
+from broker.connectors.kafka.profiles import profiles_of, registry_of
 from broker.connectors.kafka.topics import TopicWatch, topic_of_night
 from broker.errors import (
     ConfigError,
@@ -178,6 +178,12 @@ def test_librdkafka_takes_every_profile(survey: str, profile: str) -> None:
             make_client(Consumer, {**place.properties, "group.id": "g"})
     else:
         make_client(Consumer, {**place.properties, "group.id": "g"}).close()
+
+
+def test_registry_of_a_profile() -> None:
+    """A profile names its schema registry, path and all."""
+    assert registry_of(get_survey("lsst"), "production").endswith("/schema-registry")
+    assert registry_of(get_survey("ztf"), "open") == ""
 
 
 def test_default_place() -> None:

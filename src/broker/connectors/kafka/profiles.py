@@ -119,6 +119,12 @@ def profiles_of(survey: Survey) -> dict[str, KafkaProfile]:
     return {name: _profile(name, fields) for name, fields in content.items()}
 
 
+def registry_of(survey: Survey, profile: str) -> str:
+    """Return the address of the schema registry that belongs to a profile; empty if none."""
+    found = profiles_of(survey).get(profile)
+    return found.schema_registry if found else ""
+
+
 def choose_profile(survey: Survey, name: str, bootstrap: str) -> KafkaProfile:
     """Return the profile of this name, else the one that fits the address.
 
