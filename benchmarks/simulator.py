@@ -62,8 +62,10 @@ def _newest(survey: Survey) -> AvroSchema:
 
 
 def _generating_us(survey: Survey, seed: int, count: int) -> float:
+    packets = _each(survey, seed)
+    next(packets)  # how many objects a field has is found by trial, once a night
     started = time.process_time()
-    for _ in islice(_each(survey, seed), count):
+    for _ in islice(packets, count):
         pass
     return (time.process_time() - started) * 1e6 / count
 

@@ -5,7 +5,7 @@ import io
 import fastavro
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.surveys.synthetic.encoder import NULL_INT, RecordEncoder, Texts, varint
@@ -63,6 +63,7 @@ def columns(records):
     return numbers | reals | {name: texts(name) for name in ("text", "needed")}
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.lists(rows, min_size=1, max_size=5))
 def test_records_are_what_fastavro_writes(records):
     """Any values, nulls in any branch, constants and defaults between them."""
@@ -99,6 +100,7 @@ def test_a_column_that_the_record_lacks_is_a_mistake():
         RecordEncoder(RECORD).encode({"no_such_field": np.array([1])})
 
 
+@settings(deadline=None)
 @given(longs)
 def test_varints_are_those_of_the_book(value):
     """Zig-zag, seven bits a byte."""

@@ -10,8 +10,8 @@ import pytest
 
 from broker.apps.simulator import chance, shapes
 from broker.apps.simulator.cadence import cadence_of, can_simulate, named_rates, profiles
+from broker.apps.simulator.catalogue import populations
 from broker.apps.simulator.night import Night
-from broker.apps.simulator.population import populations
 from broker.apps.simulator.spectra import colour
 from broker.apps.simulator.supernovae import Salt2Light, light_of, toy_tables, type_ia_light
 from broker.errors import ConfigError, UsageError

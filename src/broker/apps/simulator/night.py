@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from broker.apps.simulator.cadence import Cadence, cadence_of, packet_writer
-from broker.apps.simulator.population import Change, parametric_type_ia, populations
+from broker.apps.simulator.catalogue import populations
+from broker.apps.simulator.population import Change, parametric_type_ia
 from broker.apps.simulator.sky import Seen, Sky, mjd_of
 from broker.apps.simulator.truth import truth_rows
 from broker.errors import UsageError

@@ -1,4 +1,4 @@
-"""What is in the simulated sky: a few lines for each population of sources.
+"""How sources of the simulated sky are drawn, and how they shine.
 
 Light curves of supernovae of type Ia come from the SALT2 tables where these are at hand, all
 others from parametric shapes. Amplitudes are drawn so that what a survey can see is seen.
@@ -127,7 +127,7 @@ def parametric_type_ia(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats
     return np.asarray(1.15 * p["peak"] * shape * colour(rest, heat) * reddened)
 
 
-def _parametric(absolute: tuple[float, float], **ranges: tuple[float, float]) -> Draw:
+def draw_parametric(absolute: tuple[float, float], **ranges: tuple[float, float]) -> Draw:
     """Make the draw of a class: absolute magnitude with scatter, and ranges of its shape."""
 
     def draw(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
@@ -143,13 +143,14 @@ def _parametric(absolute: tuple[float, float], **ranges: tuple[float, float]) ->
     return draw
 
 
-def _transient(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
+def transient_light(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
+    """Return fluxes of a cooling black body whose brightness rises and falls."""
     age = mjd - p["t0"]
     heat = p["cool"] + (p["hot"] - p["cool"]) * np.exp(-np.clip(age, 0, 400) / p["cooling"])
     return np.asarray(p["peak"] * shapes.villar(p, age) * colour(wavelength, heat))
 
 
-def _draw_stellar_burst(**ranges: tuple[float, float]) -> Draw:
+def draw_stellar_burst(**ranges: tuple[float, float]) -> Draw:
     """Make the draw of an outburst of a faint star."""
 
     def draw(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
@@ -175,7 +176,7 @@ def _star(keys: Keys, mag: Floats) -> dict[str, Floats]:
     }
 
 
-def _draw_variable(
+def draw_variable(
     change: tuple[float, float], period: tuple[float, float], heat: tuple[float, float]
 ) -> Draw:
     """Make the draw of a variable star: relative amplitude, period in days, temperature."""
@@ -201,14 +202,17 @@ def _draw_variable(
     return draw
 
 
-def _draw_nucleus(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
-    drawn = _draw_variable((0.15, 0.5), (60.0, 600.0), (9000, 16000))(keys, cadence)
+def draw_nucleus(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
+    """Draw active nuclei, which vary slowly and have a redshift."""
+    drawn = draw_variable((0.15, 0.5), (60.0, 600.0), (9000, 16000))(keys, cadence)
     z = between(0.05, 1.5, keys, 9)
     spot = {"source_separation": 0.05 + 0.3 * uniform(keys, 32), "star_score": uniform(keys, 33)}
     return drawn | spot | {"redshift": z}
 
 
-def _varying(shape: Callable[[Parameters, Floats], Floats]) -> Change:
+def varying(shape: Callable[[Parameters, Floats], Floats]) -> Change:
+    """Make the light curves of sources that change around their reference."""
+
     def change(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
         return np.asarray(p["peak"] * shape(p, mjd) * colour(wavelength, p["heat"]))
 
@@ -228,7 +232,8 @@ def _nowhere(keys: Keys) -> dict[str, Floats]:
     }
 
 
-def _draw_asteroid(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
+def draw_asteroid(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
+    """Draw brightness, spin and motion of asteroids."""
     mag = np.maximum(cadence.faintest + 0.3 - 5 * uniform(keys, 1) ** 2, cadence.saturation_mag)
     return _nowhere(keys) | {
         "peak": njy(mag),
@@ -240,101 +245,25 @@ def _draw_asteroid(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
     }
 
 
-def _sunlight(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
+def sunlight(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
+    """Return fluxes of spinning asteroids."""
     spin = 1 + 0.15 * np.cos(4 * np.pi * (mjd / p["period"] + p["phase"]))
     return np.asarray(p["peak"] * spin * colour(wavelength, p["heat"]))
 
 
-def _draw_dipole(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
+def draw_dipole(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
+    """Draw bad subtractions of bright stars."""
     star = _star(keys, between(cadence.saturation_mag + 1, cadence.saturation_mag + 4, keys, 31))
     sign = np.where(uniform(keys, 2) < 0.45, -1.0, 1.0)
     mag = cadence.faintest - 0.5 - 3 * uniform(keys, 1)
     return star | {"peak": sign * njy(mag)}
 
 
-def _draw_cosmic_ray(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
+def draw_cosmic_ray(keys: Keys, cadence: Cadence) -> dict[str, Floats]:
+    """Draw cosmic rays."""
     return _nowhere(keys) | {"peak": njy(cadence.faintest - 0.5 - 3 * uniform(keys, 1))}
 
 
-def _artefact(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
+def artefact(p: Parameters, mjd: Floats, wavelength: Floats) -> Floats:
+    """Return what an artefact is taken for."""
     return np.asarray(p["peak"] + 0 * mjd * wavelength)
-
-
-def populations(type_ia: Change = parametric_type_ia) -> dict[str, Population]:
-    """Return all populations by name.
-
-    Parameters
-    ----------
-    type_ia : callable, optional
-        Light curves of type Ia supernovae.
-    """
-    cooling = {"hot": (9000.0, 14000.0), "cool": (4800.0, 5600.0), "cooling": (15.0, 30.0)}
-    blue = {"hot": (14000.0, 22000.0), "cool": (12000.0, 14000.0), "cooling": (50.0, 90.0)}
-    flat = {"plateau": (70.0, 100.0), "slope": (0.001, 0.005)}
-    sharp = {"plateau": (5.0, 12.0), "slope": (0.01, 0.03)}
-    burst = {"plateau": (0.5, 3.0), "slope": (0.0, 0.1), "hot": (9000.0, 12000.0)}
-    burst |= {"cool": (7000.0, 8000.0), "cooling": (3.0, 8.0)}
-    slow = {"plateau": (15.0, 30.0), "slope": (0.0, 0.01)}
-    found = (
-        Population("SNIa", "supernova", "transient", 90, draw_type_ia, type_ia),
-        Population(
-            "SNII", "supernova", "transient", 150,
-            _parametric((-17.0, 0.8), rise=(1.5, 3.0), fall=(15.0, 30.0), **flat, **cooling),
-            _transient,
-        ),
-        Population(
-            "SNIbc", "supernova", "transient", 90,
-            _parametric((-17.5, 0.7), rise=(2.5, 4.5), fall=(18.0, 28.0), **sharp, **cooling),
-            _transient,
-        ),
-        Population(
-            "SLSN", "supernova", "transient", 200,
-            _parametric((-21.3, 0.5), rise=(8.0, 14.0), fall=(40.0, 70.0), **slow, **blue),
-            _transient,
-        ),
-        Population(
-            "TDE", "transient", "transient", 200,
-            _parametric((-19.8, 0.7), rise=(5.0, 10.0), fall=(40.0, 90.0), **slow, **blue),
-            _transient,
-        ),
-        Population(
-            "CV", "transient", "star", 40,
-            _draw_stellar_burst(delay=(0.0, 1.0), rise=(0.3, 0.8), fall=(3.0, 7.0), **burst),
-            _transient,
-        ),
-        Population(
-            "flare", "transient", "star", 1,
-            _draw_stellar_burst(
-                delay=(0.0, 0.4), rise=(0.005, 0.05), fall=(0.05, 0.3),
-                **(burst | {"plateau": (0.01, 0.1)}),
-            ),
-            _transient,
-        ),
-        Population(
-            "RRLyrae", "variable", "star", PERSISTENT,
-            _draw_variable((0.2, 0.5), (0.3, 0.8), (6200, 7200)), _varying(shapes.pulsation),
-        ),
-        Population(
-            "Cepheid", "variable", "star", PERSISTENT,
-            _draw_variable((0.15, 0.4), (2.0, 40.0), (5200, 6300)), _varying(shapes.pulsation),
-        ),
-        Population(
-            "LPV", "variable", "star", PERSISTENT,
-            _draw_variable((0.3, 0.8), (90.0, 500.0), (3000, 3600)), _varying(shapes.pulsation),
-        ),
-        Population(
-            "EB", "variable", "star", PERSISTENT,
-            _draw_variable((0.2, 0.6), (0.3, 8.0), (4800, 7500)), _varying(shapes.eclipse),
-        ),
-        Population(
-            "YSO", "variable", "star", PERSISTENT,
-            _draw_variable((0.1, 0.4), (2.0, 20.0), (3600, 4800)), _varying(shapes.random_walk),
-        ),
-        Population(
-            "AGN", "nucleus", "nucleus", PERSISTENT, _draw_nucleus, _varying(shapes.random_walk)
-        ),
-        Population("asteroid", "moving", "moving", 1, _draw_asteroid, _sunlight, True),
-        Population("dipole", "bogus", "dipole", 1, _draw_dipole, _artefact, True),
-        Population("cosmic_ray", "bogus", "spot", 1, _draw_cosmic_ray, _artefact, True),
-    )  # fmt: skip
-    return {one.name: one for one in found}

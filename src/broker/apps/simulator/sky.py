@@ -208,12 +208,9 @@ class Sky:
         """Measure every object in every visit."""
         cadence, count, size = self.cadence, len(members.keys), len(visits.mjd)
         row, visit = np.repeat(np.arange(count), size), np.tile(np.arange(size), count)
-        mjd, band = visits.mjd[visit], visits.band[visit]
-        wavelength = np.array([one.wavelength for one in cadence.bands])[band]
-        parameters = _at_birth(members)
-        at = {name: values[row] for name, values in parameters.items()}
-        at |= {"_row": row.astype(np.float64), "_band": band.astype(np.float64)}
-        true = np.where(mjd >= members.born[row], population.change(at, mjd, wavelength), 0.0)
+        mjd, parameters = visits.mjd[visit], _at_birth(members)
+        true = self._shine(population, parameters, row, mjd, visits.band[visit])
+        true = np.where(mjd >= members.born[row], true, 0.0)
         if population.is_single:
             chosen = members.visit[row]
             is_then = visit - (size - len(cadence.visits)) == chosen
@@ -242,6 +239,15 @@ class Sky:
         objects = self._objects(population, members, ra, dec, size)
         truth = {name: parameters[name] for name in _TRUTH_COLUMNS if name in parameters}
         return Seen(epochs, objects, true, truth)
+
+    def _shine(
+        self, population: Population, parameters: Parameters, row: Ints, mjd: Floats, band: Ints
+    ) -> Floats:
+        """Return the true difference flux of each epoch."""
+        wavelength = np.array([one.wavelength for one in self.cadence.bands])[band]
+        at = {name: values[row] for name, values in parameters.items()}
+        at |= {"_row": row.astype(np.float64), "_band": band.astype(np.float64)}
+        return population.change(at, mjd, wavelength)
 
     def _positions(
         self, members: Members, field: int, row: Ints, mjd: Floats

@@ -8,8 +8,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import polars as pl
 
@@ -231,8 +233,7 @@ def publish_stream(
     Parameters
     ----------
     alert_rate : tuple or str
-        ``(n, unit)``, unit one of ``once, perSec, perMin, perHr, perNight`` (ten hours), or the
-        name of a rate.
+        ``(n, unit)``, unit one of ``once, perSec, perMin, perHr, perNight`` (ten hours), or a name.
     instance : (survey, testid), optional
         Gives the default reservoir (the survey's production one) and topic (its own).
     runtime : tuple, optional
@@ -245,16 +246,11 @@ def publish_stream(
         Leave the alerts in the reservoir.
     auto_confirm : bool
         Do not ask; nothing is ever asked where the input is no terminal.
-    stream : Stream, optional
-        Where reservoir and topic are; by default the broker's own by its settings.
     on_empty : str
         ``stop`` at an empty reservoir, or ``wait``.
-    clockwork : Clockwork
-        Clock and sleep.
-    ask : callable, optional
-        Puts the question before the start; by default on the terminal, if there is one.
-    worker : str
-        Name under which `stream` publishes; by default one of this process.
+    stream, worker, clockwork, ask
+        Where both are and the name to publish under, by default the broker's own; clock and
+        sleep; and what puts the question, by default on the terminal.
 
     Raises
     ------
@@ -263,20 +259,27 @@ def publish_stream(
     """
     schedule = make_schedule(alert_rate, runtime, publish_batch_every)
     ends = endpoints(instance, sub_id, topic_id)
-    if not auto_confirm and not _confirmed(schedule, ends, ask or _terminal()):
+    if not (auto_confirm or _confirmed(schedule, ends, ask or _terminal())):
         return Summary(0, 0, 0, schedule.total, 0.0, "declined", ends.subscription, ends.topic)
     worker = worker or f"simulator-{os.getpid()}"
-    chosen = stream or Broker(load_settings(worker=worker)).stream
-    key = BatchKey(worker, time.time_ns())
-    try:
+    with _opened(stream, worker) as chosen:
         if instance is not None:
             prepare(chosen, Instance(instance[0]))
-        return run_schedule(
-            chosen, ends, schedule, key, nack=nack, on_empty=on_empty, clockwork=clockwork
-        )
+        move = partial(run_schedule, chosen, ends, schedule, BatchKey(worker, time.time_ns()))
+        return move(nack=nack, on_empty=on_empty, clockwork=clockwork)
+
+
+@contextmanager
+def _opened(stream: Stream | None, worker: str) -> Iterator[Stream]:
+    """Yield the stream, or the broker's own, which is closed at the end."""
+    if stream is not None:
+        yield stream
+        return
+    own = Broker(load_settings(worker=worker)).stream
+    try:
+        yield own
     finally:
-        if stream is None:
-            chosen.close()
+        own.close()
 
 
 def prepare(stream: Stream, instance: Instance) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from broker.alerts.photometry import njy_to_abmag
 from broker.apps.simulator.cadence import Cadence
 from broker.apps.simulator.population import Population
 from broker.apps.simulator.sky import Seen
@@ -15,7 +16,6 @@ from broker.surveys.synthetic.columns import FieldNight, Floats, Packed
 SUFFIX = ".truth.parquet"
 
 _PARAMETERS = ("z", "x0", "x1", "c", "period")
-_AB_NJY = 31.4
 
 
 def truth_rows(
@@ -38,14 +38,13 @@ def truth_rows(
     alerts = np.flatnonzero(epochs.alert)
     visit, row = epochs.visit[alerts], epochs.object[alerts]
     true = np.concatenate([one.flux_true for _, one in seen])[alerts]
-    of_population = np.repeat(np.arange(len(seen)), [len(one.objects.slot) for _, one in seen])
-    kinds = of_population[row]
+    kinds = np.repeat(np.arange(len(seen)), [len(one.objects.slot) for _, one in seen])[row]
     names = np.array([band.name for band in cadence.bands])
 
-    def told(name: str) -> list[str | bool]:
-        values = [getattr(population, name) for population, _ in seen]
-        return [values[kind] for kind in kinds.tolist()]
-
+    told = {
+        name: np.array([getattr(population, name) for population, _ in seen])[kinds]
+        for name in ("name", "group", "is_real")
+    }
     return pl.DataFrame(
         {
             "source_id": packed.source_ids,
@@ -53,15 +52,15 @@ def truth_rows(
             "field": np.full(alerts.size, night.field, np.int32),
             "mjd": visits.mjd[visit] + cadence.offset_days,
             "band": names[visits.band[visit]],
-            "class": told("name"),
-            "group": told("group"),
-            "is_real": told("is_real"),
+            "class": told["name"],
+            "group": told["group"],
+            "is_real": told["is_real"],
             "ra": epochs.ra[alerts],
             "dec": epochs.dec[alerts],
             "flux_true": true,
             "flux": epochs.flux[alerts],
             "flux_error": epochs.flux_error[alerts],
-            "mag_true": _AB_NJY - 2.5 * np.log10(np.abs(true)),
+            "mag_true": njy_to_abmag(np.abs(true))[0],
             "limit_mag": visits.limit_mag[visit],
             "redshift": night.objects.redshift[row],
             "is_moving": night.objects.solar_system[row] > 0,

@@ -6,14 +6,14 @@ but no ``diaObject``, and each cutout is plain FITS of three units: image, varia
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from broker.surveys.synthetic.columns import FieldNight, Floats, Ints, Packed, spans
+from broker.surveys.synthetic.columns import LOOKS, FieldNight, Floats, Ints, Packed, spans
 from broker.surveys.synthetic.encoder import Column, RecordEncoder, Texts, take, varint
 from broker.surveys.synthetic.stamps import StampPool, StampStyle, fits_unit
 
@@ -68,51 +68,62 @@ _ORBIT: Mapping[str, Any] = {
     "unpacked_primary_provisional_designation": "SIM",
 }
 _POOL_VARIANTS = 5
+_DIPOLE, _SPOT = LOOKS.index("dipole"), LOOKS.index("spot")
+
+_Pieces = tuple[bytes | memoryview, ...]
 
 
 def write_packets(night: FieldNight) -> Packed:
     """Write a numbered frame for each epoch of a field that sends an alert."""
-    encoders = _encoders()
     columns = _Columns(night)
     alerts = np.flatnonzero(night.epochs.alert)
-    seen = np.flatnonzero(night.epochs.detected)
+    row = night.epochs.object[alerts]
+    keys = _POOL.keys(night.objects.look[row], columns.snr[alerts], night.epochs.noise[alerts, 0])
+    parts = zip(
+        columns.source_ids[alerts].tolist(),
+        _histories(night, columns, alerts),
+        _about(columns, alerts, row),
+        keys,
+        strict=True,
+    )
+    payloads = [
+        b"".join((_FRAME, varint(source_id), _TARGET, *history, *about, *_cutouts(key)))
+        for source_id, history, about, key in parts
+    ]
+    names = [str(name) for name in columns.object_ids[row].tolist()]
+    return Packed(payloads, names, columns.source_ids[alerts])
+
+
+def _histories(night: FieldNight, columns: "_Columns", alerts: Ints) -> Iterator[_Pieces]:
+    """Yield each detection with the ones before it, and forced photometry."""
+    encoders, seen = _encoders(), np.flatnonzero(night.epochs.detected)
     sources = encoders["diaSource"].encode(columns.sources(seen))
     forced = encoders["diaForcedSource"].encode(columns.forced())
-    objects = encoders["diaObject"].encode(columns.objects(alerts))
-    moving = columns.solar_system(alerts)
-    ss_sources = encoders["ssSource"].encode(moving)
-    orbits = encoders["mpc_orbits"].encode(columns.orbits(alerts))
+    row, (first, _) = night.epochs.object[alerts], spans(night.epochs)
     place = np.searchsorted(seen, alerts).tolist()
-    row = night.epochs.object[alerts]
-    first, _ = spans(night.epochs)
     begin = np.searchsorted(seen, first)[row].tolist()
-    nights_before = columns.before_tonight()[row].tolist()
-    forced_begin = first[row].tolist()
-    is_moving = columns.is_moving[row].tolist()
-    keys = _POOL.keys(night.objects.look[row], columns.snr[alerts], night.epochs.noise[alerts, 0])
-    names = columns.object_ids[row].tolist()
-    ids = columns.source_ids[alerts].tolist()
-    payloads = []
-    for number, source_id in enumerate(ids):
-        at = place[number]
-        moves = is_moving[number]
-        payloads.append(
-            b"".join(
-                (
-                    _FRAME,
-                    varint(source_id),
-                    _TARGET,
-                    sources.span(at, at + 1),
-                    _NULL if moves else _array(sources, begin[number], at),
-                    _NULL if moves else _array(forced, forced_begin[number], nights_before[number]),
-                    *((_NULL,) if moves else (_SOME, objects.span(number, number + 1))),
-                    *((_SOME, ss_sources.span(number, number + 1)) if moves else (_NULL,)),
-                    *((_SOME, orbits.span(number, number + 1)) if moves else (_NULL,)),
-                    *_cutouts(keys[number]),
-                )
-            )
-        )
-    return Packed(payloads, [str(name) for name in names], columns.source_ids[alerts])
+    forced_spans = zip(first[row].tolist(), columns.before_tonight()[row].tolist(), strict=True)
+    moving = columns.is_moving[row].tolist()
+    for at, start, (low, high), moves in zip(place, begin, forced_spans, moving, strict=True):
+        source = sources.span(at, at + 1)
+        if moves:
+            yield source, _NULL, _NULL
+        else:
+            yield source, _array(sources, start, at), _array(forced, low, high)
+
+
+def _about(columns: "_Columns", alerts: Ints, row: Ints) -> Iterator[_Pieces]:
+    """Yield the object, or for a solar-system object where it was expected, and its orbit."""
+    encoders = _encoders()
+    objects = encoders["diaObject"].encode(columns.objects(alerts))
+    expected = encoders["ssSource"].encode(columns.solar_system(alerts))
+    orbits = encoders["mpc_orbits"].encode(columns.orbits(alerts))
+    for number, moves in enumerate(columns.is_moving[row].tolist()):
+        if moves:
+            one = expected.span(number, number + 1)
+            yield _NULL, _SOME, one, _SOME, orbits.span(number, number + 1)
+        else:
+            yield _SOME, objects.span(number, number + 1), _NULL, _NULL
 
 
 def _target() -> bytes:
@@ -195,9 +206,9 @@ class _Columns:
         epochs, noise = self._night.epochs, self._night.epochs.noise
         error, time = epochs.flux_error, self._mjd[self._visit]
         moving = self.is_moving[self._row]
-        is_dipole = self._night.objects.look[self._row] == 4
         position = 0.1 / 3600 / np.maximum(np.abs(self.snr), 1)
         columns: dict[str, Column] = {
+            **self._shape(),
             "diaSourceId": self.source_ids,
             "visit": self._visit_ids[self._visit],
             "detector": np.full(len(self._row), self._night.field % 189),
@@ -221,19 +232,25 @@ class _Columns:
             "scienceFluxErr": error,
             "templateFlux": self._reference,
             "templateFluxErr": 0.3 * error,
-            "ixx": 3 + noise[:, 1],
-            "iyy": 3 + noise[:, 2],
-            "ixy": 0.2 * (noise[:, 3] - 0.5),
-            "extendedness": np.where(self._night.objects.look[self._row] == 0, 0.2, 0.0),
             "reliability": epochs.reliability,
             "band": self._bands,
-            "isDipole": is_dipole,
-            "dipoleLength": np.where(is_dipole, 0.9, np.nan),
-            "pixelFlags_cr": self._night.objects.look[self._row] == 5,
-            "pixelFlags_crCenter": self._night.objects.look[self._row] == 5,
             "timeProcessedMjdTai": time + _PROCESSING_DAYS,
         }
         return take(columns, rows)
+
+    def _shape(self) -> dict[str, Column]:
+        """Return what tells a star from an artefact."""
+        noise, look = self._night.epochs.noise, self._night.objects.look[self._row]
+        return {
+            "ixx": 3 + noise[:, 1],
+            "iyy": 3 + noise[:, 2],
+            "ixy": 0.2 * (noise[:, 3] - 0.5),
+            "extendedness": np.where(look == LOOKS.index("transient"), 0.2, 0.0),
+            "isDipole": look == _DIPOLE,
+            "dipoleLength": np.where(look == _DIPOLE, 0.9, np.nan),
+            "pixelFlags_cr": look == _SPOT,
+            "pixelFlags_crCenter": look == _SPOT,
+        }
 
     def forced(self) -> dict[str, Column]:
         """Return forced photometry of all visits, detections or not."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from broker.surveys.synthetic.columns import Bools, FieldNight, Floats, Ints, Packed, spans
+from broker.surveys.synthetic.columns import LOOKS, Bools, FieldNight, Floats, Ints, Packed, spans
 from broker.surveys.synthetic.encoder import (
     NULL_INT,
     Column,
@@ -36,6 +36,8 @@ _PIXEL_ARCSEC = 1.01
 _ZERO_POINT = 26.2
 _FID = {"g": 1, "r": 2, "i": 3}
 _NEAR_ASTEROID_ARCSEC = 1.0
+_BAD_PIXELS_BELOW = 0.3
+_DIPOLE, _SPOT = LOOKS.index("dipole"), LOOKS.index("spot")
 
 _COMMON: Mapping[str, Any] = {
     "programpi": "Kulkarni",
@@ -210,15 +212,7 @@ class _Columns:
 
     def found(self) -> dict[str, Column]:
         """Return the fields that a candidate and a detection in a history share."""
-        night, noise = self._night, self._night.epochs.noise
-        epochs, objects = night.epochs, night.objects
-        error = np.clip(1.0857 / np.abs(self._snr), 0.01, 0.22)
-        moving = objects.solar_system[self._row] > 0
-        names = [str(number) if number else "null" for number in objects.solar_system.tolist()]
-        seeing = night.visits.seeing[self._visit]
-        shape = np.select([objects.look[self._row] == 4, objects.look[self._row] == 5], [1.9, 1.5])
-        shape = shape * noise[:, 1]
-        elongation = 1.0 + 0.25 * noise[:, 0] ** 2 + shape
+        epochs, noise = self._night.epochs, self._night.epochs.noise
         return {
             **{name: values[self._visit] for name, values in self._images.items()},
             "pdiffimfilename": self._file_names,
@@ -229,33 +223,63 @@ class _Columns:
             "ypos": 20 + 3000 * noise[:, 2],
             "ra": epochs.ra,
             "dec": epochs.dec,
-            "magpsf": self._mag,
-            "sigmapsf": error,
-            "chipsf": 0.4 + 2 * noise[:, 2],
-            "magap": self._mag + 0.4 * error * (noise[:, 3] - 0.5),
-            "sigmagap": 1.3 * error,
-            "magapbig": self._mag + 0.6 * error * (noise[:, 1] - 0.5),
-            "sigmagapbig": 1.5 * error,
-            "distnr": 0.1 + objects.source_separation[self._row],
-            "magnr": objects.source_mag[self._row],
-            "sigmagnr": np.full(len(self._row), 0.04),
-            "sky": noise[:, 3] - 0.5,
-            "magdiff": 0.06 * (noise[:, 2] - 0.5) + 0.2 * shape,
-            "fwhm": seeing / _PIXEL_ARCSEC * (0.95 + 0.2 * noise[:, 3]) + np.where(shape > 1, 2, 0),
             "mindtoedge": 20 + 1500 * noise[:, 2],
-            "magfromlim": self._limit - self._mag,
+            "rb": epochs.reliability,
+            **self._brightness(),
+            **self._shape(),
+            **self._near(),
+        }
+
+    def _brightness(self) -> dict[str, Column]:
+        """Return magnitudes of the absolute difference, and their errors."""
+        noise, mag = self._night.epochs.noise, self._mag
+        error = np.clip(1.0857 / np.abs(self._snr), 0.01, 0.22)
+        return {
+            "magpsf": mag,
+            "sigmapsf": error,
+            "magap": mag + 0.4 * error * (noise[:, 3] - 0.5),
+            "sigmagap": 1.3 * error,
+            "magapbig": mag + 0.6 * error * (noise[:, 1] - 0.5),
+            "sigmagapbig": 1.5 * error,
+            "magfromlim": self._limit - mag,
+            "scorr": np.abs(self._snr),
+            "sky": noise[:, 3] - 0.5,
+        }
+
+    def _shape(self) -> dict[str, Column]:
+        """Return what tells a star from an artefact."""
+        noise = self._night.epochs.noise
+        look = self._night.objects.look[self._row]
+        odd = np.select([look == _DIPOLE, look == _SPOT], [1.9, 1.5]) * noise[:, 1]
+        elongation = 1.0 + 0.25 * noise[:, 0] ** 2 + odd
+        width = self._night.visits.seeing[self._visit] / _PIXEL_ARCSEC
+        is_bad = self._night.epochs.reliability < _BAD_PIXELS_BELOW
+        return {
+            "chipsf": 0.4 + 2 * noise[:, 2],
+            "magdiff": 0.06 * (noise[:, 2] - 0.5) + 0.2 * odd,
+            "fwhm": width * (0.95 + 0.2 * noise[:, 3]) + np.where(odd > 1, 2, 0),
             "seeratio": 0.9 + 0.3 * noise[:, 0],
             "aimage": 0.75 * elongation,
             "bimage": np.full(len(self._row), 0.75),
             "elong": elongation,
-            "nbad": np.where(epochs.reliability < 0.3, (noise[:, 0] * 4).astype(np.int64), 0),
-            "rb": epochs.reliability,
+            "nbad": np.where(is_bad, (noise[:, 0] * 4).astype(np.int64), 0),
+        }
+
+    def _near(self) -> dict[str, Column]:
+        """Return the nearest source of the reference image, and solar-system object."""
+        objects, noise = self._night.objects, self._night.epochs.noise
+        numbers = objects.solar_system
+        names = [str(number) if number else "null" for number in numbers.tolist()]
+        moving = numbers[self._row] > 0
+        return {
+            "distnr": 0.1 + objects.source_separation[self._row],
+            "magnr": objects.source_mag[self._row],
+            "sigmagnr": np.full(len(self._row), 0.04),
+            "ranr": objects.ra[self._row],
+            "decnr": objects.dec[self._row],
             "ssdistnr": np.where(moving, _NEAR_ASTEROID_ARCSEC * noise[:, 1], _MISSING),
             "ssmagnr": np.where(moving, self._mag + noise[:, 0] - 0.5, _MISSING),
             "ssnamenr": Texts(names, self._row),
-            "ranr": objects.ra[self._row],
-            "decnr": objects.dec[self._row],
-            "scorr": np.abs(self._snr),
         }
 
     def candidate(self, found: Mapping[str, Column]) -> dict[str, Column]:
