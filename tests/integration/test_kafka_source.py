@@ -4,12 +4,17 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+pytest.importorskip("confluent_kafka")
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
 from broker.config import Secret, Settings
 from broker.connectors.kafka.client import Clock
-from broker.connectors.kafka.health import read_health
+from broker.connectors.kafka.health import Health, OffsetGap, read_health, write_health
 from broker.connectors.kafka.place import KafkaPlace
 from broker.connectors.sources.kafka import KafkaSource
 from broker.errors import NotFoundError
@@ -143,6 +148,32 @@ def test_late_topic(cluster: str, topic: str, produce: Produce) -> None:
     assert found == [b"late"]
 
 
+def test_empty_topic(kafka: Any, topic: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A topic that is there and empty is told as such, and is no reason to wait."""
+    admin = AdminClient({"bootstrap.servers": kafka.plain})
+    admin.create_topics([NewTopic(topic, 2)])[topic].result()
+    following = KafkaSource(place(kafka.plain, topic), follow=True)
+    states = [
+        following.health().state
+        for _, _ in zip(following.batches(10, 0.2), range(20), strict=False)
+    ]
+    following.close()
+
+    assert states[-1] == "empty"
+    assert f"{topic}: there, but empty so far" in caplog.text
+    assert read(KafkaSource(place(kafka.plain, topic))) == []
+
+
+def test_gaps_are_remembered(cluster: str, topic: str, tmp_path: Path) -> None:
+    """The gaps that an earlier run saw stay in the snapshot."""
+    gap = OffsetGap(topic, 0, 1, 2, "retention")
+    write_health(tmp_path / "w0.json", Health("ended", 1.0, gaps=[gap]))
+    source = KafkaSource(place(cluster, topic), health_file=tmp_path / "w0.json")
+    source.close()
+
+    assert list(read_health(tmp_path / "w0.json").gaps) == [gap]
+
+
 def test_no_server() -> None:
     """Where nobody answers, the deadline tells why nothing came."""
     source = KafkaSource(place("127.0.0.1:9", "t"), topic_wait_s=0.5)
@@ -173,11 +204,13 @@ def test_secret_stays_secret(caplog: pytest.LogCaptureFixture, tmp_path: Path) -
     """A password is in no log, repr or snapshot."""
     caplog.set_level(logging.DEBUG)
     settings = Settings(
-        home=str(tmp_path), survey="lsst", kafka_user="me", kafka_password=Secret("hunter2")
+        home=str(tmp_path),
+        survey="lsst",
+        kafka_user="me",
+        kafka_password=Secret("hunter2"),
+        kafka_topic_wait_s=0.2,
     )
-    source = KafkaSource.from_url(
-        "kafka://127.0.0.1:9/t?profile=production", replace_wait(settings), follow=True
-    )
+    source = KafkaSource.from_url("kafka://127.0.0.1:9/t?profile=production", settings, follow=True)
     with pytest.raises(NotFoundError):
         list(source.batches(10, 0.1))
     source.close()
@@ -185,13 +218,6 @@ def test_secret_stays_secret(caplog: pytest.LogCaptureFixture, tmp_path: Path) -
     texts = [caplog.text, repr(settings), json.dumps([str(p) for p in tmp_path.rglob("*")])]
     texts += [path.read_text() for path in tmp_path.rglob("*.json")]
     assert not [text for text in texts if "hunter2" in text]
-
-
-def replace_wait(settings: Settings) -> Settings:
-    """Return the settings with no patience."""
-    from dataclasses import replace
-
-    return replace(settings, kafka_topic_wait_s=0.2)
 
 
 def test_topic_of_the_next_day(cluster: str, topic: str, produce: Produce) -> None:

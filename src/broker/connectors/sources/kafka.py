@@ -18,7 +18,13 @@ from broker.connectors.kafka.client import (
     make_client,
     service_error,
 )
-from broker.connectors.kafka.health import Health, OffsetGap, PartitionHealth, write_health
+from broker.connectors.kafka.health import (
+    Health,
+    OffsetGap,
+    PartitionHealth,
+    read_health,
+    write_health,
+)
 from broker.connectors.kafka.offsets import Jump, Offsets, Partition
 from broker.connectors.kafka.place import KafkaPlace, read_place
 from broker.connectors.kafka.topics import TopicWatch
@@ -93,7 +99,7 @@ class KafkaSource:
         self._subscribed: list[str] = []
         self._ends: dict[Partition, int] | None = None
         self._joined = self._ended = False
-        self._gaps: list[OffsetGap] = []
+        self._gaps = _known_gaps(health_file)
         self._last_message: float | None = None
         self._last_commit: float | None = None
         self._commit_failed = False
@@ -210,7 +216,8 @@ class KafkaSource:
         messages, self._messages = self._messages, []
         batch = SourceBatch([it.value() or b"" for it in messages], _origins(messages))
         if messages:
-            self._last_message = messages[-1].timestamp()[1] / 1000
+            known, time_ms = messages[-1].timestamp()
+            self._last_message = time_ms / 1000 if known else self._clock.now()
             for jump in self._offsets.take(batch.origins):
                 self._note_gap(jump)
         for partition, offset in self._reached.items():
@@ -244,8 +251,12 @@ class KafkaSource:
         self._write_health()
 
     def _write_health(self) -> None:
-        if self._health_file is not None:
+        if self._health_file is None:
+            return
+        try:
             write_health(self._health_file, self.health())
+        except OSError as error:  # a monitor's file is no reason to stop
+            self._say_once(f"{self._health_file} cannot be written: {error.strerror}")
 
     def _look_for_topics(self, now_s: float) -> None:
         existing = self._existing_topics()
@@ -428,13 +439,22 @@ class KafkaSource:
         return PartitionHealth(*partition, read, committed, self._watermarks(partition)[1])
 
 
+def _known_gaps(file: Path | None) -> list[OffsetGap]:
+    """Return the gaps that an earlier run has seen; a file that is no snapshot has none."""
+    if file is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return list(read_health(file).gaps)
+    return []
+
+
 def _origins(messages: Sequence[Message]) -> pl.DataFrame:
     """Return where messages came from; a message's place names its offset."""
+    times = [it.timestamp() for it in messages]
     columns = {
         "topic": [it.topic() for it in messages],
         "partition": [it.partition() for it in messages],
         "offset": [it.offset() for it in messages],
-        "timestamp_ms": [it.timestamp()[1] for it in messages],
+        "timestamp_ms": [time_ms if kind else None for kind, time_ms in times],
     }
     schema = {name: kind for name, kind in ORIGIN_SCHEMA.items() if name != "place"}
     place = pl.format("{}[{}] offset {}", "topic", "partition", "offset")
