@@ -40,12 +40,12 @@ def stream_summary(
             *ends,
             nack,
             confirm,
-            stream=broker.stream,
+            stream=broker.bus,
             on_empty=on_empty,
             worker=_WORKER,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
     finally:
-        broker.stream.close()
+        broker.bus.close()
     return asdict(summary)

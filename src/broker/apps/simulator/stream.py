@@ -275,7 +275,7 @@ def _opened(stream: Stream | None, worker: str) -> Iterator[Stream]:
     if stream is not None:
         yield stream
         return
-    own = Broker(load_settings(worker=worker)).stream
+    own = Broker(load_settings(worker=worker)).bus
     try:
         yield own
     finally:
