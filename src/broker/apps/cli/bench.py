@@ -1,6 +1,7 @@
 """``pgb bench``: how fast, against whom, in one run."""
 
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import click
 
 from broker.apps import benchmarks
-from broker.apps.cli._options import options
+from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table
+from broker.errors import ConfigError, UsageError
+from broker.wiring import Broker
 
 NAMES = sorted(m.name for m in iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
 
@@ -20,7 +23,7 @@ NAMES = sorted(m.name for m in iter_modules(benchmarks.__path__) if not m.name.s
     "--from",
     "place",
     type=click.Path(exists=True, path_type=Path),
-    help="Folder of real packets (default: generated ones).",
+    help="Folder of real packets (default: generated ones), or of model data for salt2.",
 )
 @click.option("--rounds", type=int, help="Interleaved rounds of which the median is taken.")
 @options("json")
@@ -30,13 +33,26 @@ def command(name: str, place: Path | None, rounds: int | None, as_json: bool) ->
     Ratios are medians over interleaved rounds; they are steady where absolute figures
     depend on the machine. What each benchmark does is told in docs/explanation/speed.md.
     """
-    options_given = {"place": place, "rounds": rounds}
     run = import_module(f"{benchmarks.__name__}.{name}").run
-    result = run(**{key: value for key, value in options_given.items() if value is not None})
+    given = {"place": place, "rounds": rounds, "models": place or _model_data()}
+    wanted = signature(run).parameters
+    if place is not None and not {"place", "models"} & set(wanted):
+        raise UsageError(f"the benchmark {name} makes its own data: leave --from out")
+    result = run(**{k: v for k, v in given.items() if v is not None and k in wanted})
     if not as_json:
         _show(name, result)
     else:
         print_json(result)
+
+
+def _model_data() -> Path | None:
+    """Return the folder of model data, if the model of the present settings is there."""
+    broker = Broker(settings_of())
+    try:
+        model = broker.models.path(broker.settings.salt2_model)
+    except ConfigError:
+        return None
+    return next(folder for folder in model.parents if (folder / "models").is_dir())
 
 
 def _show(name: str, result: dict[str, Any]) -> None:
