@@ -121,9 +121,3 @@ class Night:
 def _joined(kind: type, parts: Sequence[object]) -> dict[str, np.ndarray]:
     names: Sequence[str] = kind.__slots__  # type: ignore[attr-defined]
     return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-
-
-def simulated_payloads(survey: Survey, alerts: int, seed: int, night: date) -> Iterator[bytes]:
-    """Yield the packets of a night with every kind of source."""
-    for part in Night(survey, night, seed).alerts(alerts):
-        yield from part.payloads
