@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from broker.config import Settings
 from broker.connectors.kafka.client import (
@@ -245,6 +253,8 @@ class KafkaSource:
         if now_s < self._next_tick_s:
             return
         self._next_tick_s = now_s + 1.0
+        if self._ends is None and self._watch.complete and not self._follow:
+            self._ends = self._end_offsets()
         if self._commit_failed:
             self._send_commit()
         self._report_empty()
@@ -342,8 +352,6 @@ class KafkaSource:
         if self._follow or not (self._watch.complete and self._joined):
             return False
         if self._ends is None:
-            self._ends = self._end_offsets()
-        if self._ends is None:
             return False
         assigned = set(self._offsets.assigned)
         ours = {it: end for it, end in self._ends.items() if it in assigned}
@@ -353,21 +361,25 @@ class KafkaSource:
 
     def _end_offsets(self) -> dict[Partition, int] | None:
         """Return the end of every partition that holds a message; None if nobody answers."""
-        topics = self._existing_topics()
-        if topics is None:
+        found = self._existing_topics() or {}
+        if not self._subscribed or not found.keys() >= set(self._subscribed):
             return None
-        ends: dict[Partition, int] = {}
+        known = [(name, part) for name in self._subscribed for part in found[name].partitions]
         try:
-            for name in self._subscribed:
-                for number in topics[name].partitions:
-                    low, high = self._consumer.get_watermark_offsets(
-                        TopicPartition(name, number), timeout=self._answer_s
-                    )
-                    if high > low:
-                        ends[name, number] = high
-        except (KafkaException, KeyError):
+            starts, ends = (
+                # In the place of a time, these ask for the two ends of a partition.
+                self._consumer.offsets_for_times(
+                    [TopicPartition(*it, end) for it in known], timeout=self._answer_s
+                )
+                for end in (OFFSET_BEGINNING, OFFSET_END)
+            )
+        except KafkaException:
             return None
-        return ends
+        return {
+            (high.topic, high.partition): high.offset
+            for low, high in zip(starts, ends, strict=True)
+            if high.offset > low.offset
+        }
 
     def _others_are_done(self, partitions: Sequence[Partition]) -> bool:
         """Tell whether the other members have committed their partitions up to the end."""
