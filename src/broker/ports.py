@@ -45,13 +45,16 @@ class Messages:
     `attributes` has one row a message and one column an attribute; a null means that the
     message lacks it, and every value is delivered as text. `prefixes` are leading bytes that
     many payloads share (a schema header); ``prefix_index[i]`` is the one that payload i
-    starts with, -1 for none, so that a store may keep each prefix once.
+    starts with, -1 for none, so that a store may keep each prefix once. `references`, where
+    given, are a few bytes a payload from which one who has the packets can make it again; a
+    store next to the packets may keep them instead.
     """
 
     payloads: Sequence[bytes]
     attributes: pl.DataFrame
     prefixes: Sequence[bytes] = ()
     prefix_index: NDArray[np.int32] | None = None
+    references: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,10 @@ from broker.connectors.streams.split import SplitStream
 from broker.connectors.tables.parquet import ParquetTables
 from broker.errors import ConfigError, UsageError
 from broker.instance import Instance
-from broker.pipeline.archive import AlertArchive
+from broker.pipeline.archive import AlertArchive, PacketReader
 from broker.pipeline.fitting import Salt2Stage, StoredHistory
 from broker.pipeline.ledger import Ledger
+from broker.pipeline.references import PacketBodies
 from broker.pipeline.runner import Limits, Pipeline, Sinks
 from broker.ports import Source, Stream
 from broker.science.filters import FILTERS, Filter, load_user_filters
@@ -41,6 +42,7 @@ from broker.surveys import (
 
 SOURCES: Mapping[str, tuple[str, str]] = {
     "kafka": ("broker.connectors.sources.kafka:KafkaSource", "kafka"),
+    "sim": ("broker.apps.simulator.source:SimulatedSource", ""),
 }
 """Scheme of a place -> class path of its source and the extra that installs it."""
 
@@ -89,7 +91,11 @@ class Broker:
     @cached_property
     def stream(self) -> LocalStream:
         """Topics and subscriptions."""
-        return LocalStream(self.home / "streams", self.settings.worker)
+        resolve = PacketBodies(self._packets_of)
+        return LocalStream(self.home / "streams", self.settings.worker, resolve=resolve)
+
+    def _packets_of(self, topic: str) -> PacketReader:
+        return self.stream.log(topic)
 
     @cached_property
     def bus(self) -> Stream:

@@ -1,8 +1,9 @@
 """What is made of new alerts: attributes, verdicts, rows, messages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from broker.alerts.convert import to_json_bytes
 from broker.alerts.sky import healpix_ids
 from broker.instance import Instance
 from broker.pipeline.intake import MAX_REJECT_BYTES, NewAlerts, Reject
+from broker.pipeline.references import Bodies
 from broker.ports import Messages
 from broker.science.filters import Filter, Verdicts, evaluate
 
@@ -66,8 +68,10 @@ def join(parts: Sequence[Messages]) -> Messages:
         indexes.append(np.where(index < 0, index, index + shift).astype(np.int32))
         shift += len(part.prefixes)
     attributes = pl.concat([_as_text(part.attributes) for part in parts], how="diagonal")
-    payloads = [payload for part in parts for payload in part.payloads]
-    return Messages(payloads, attributes, prefixes, np.concatenate(indexes))
+    places = [reference for part in parts for reference in part.references]
+    size = sum(len(part.payloads) for part in parts)
+    payloads = Bodies(size, lambda: [payload for part in parts for payload in part.payloads])
+    return Messages(payloads, attributes, prefixes, np.concatenate(indexes), places)
 
 
 def _as_text(attributes: pl.DataFrame) -> pl.DataFrame:
@@ -102,17 +106,40 @@ def _verdict_rows(made: Made) -> pl.DataFrame:
     )
 
 
-def passed(made: Made, filters: Sequence[Filter]) -> Iterator[tuple[Filter, Messages]]:
-    """Yield each filter's JSON messages; an alert that passes several is written once."""
+def passed(
+    made: Made, filters: Sequence[Filter], places: Sequence[bytes]
+) -> Iterator[tuple[Filter, Messages]]:
+    """Yield each filter's JSON messages; an alert that passes several is written once.
+
+    `places` are references to the packets of all alerts of this part. The JSON is made only
+    if a stream wants it.
+    """
     verdicts = {chosen.name: made.verdicts.passed(chosen.name) for chosen in filters}
     wanted = np.logical_or.reduce(list(verdicts.values()))
-    frame = made.alerts.frame.select(wanted)
-    bodies = to_json_bytes(frame.survey.alerts_rows(frame))
+
+    @cache
+    def bodies() -> list[bytes]:
+        frame = made.alerts.frame.select(wanted)
+        return to_json_bytes(frame.survey.alerts_rows(frame))
+
     attributes = made.attributes.filter(wanted)
+    chosen_places = [places[i] for i in np.flatnonzero(wanted).tolist()]
     for chosen in filters:
         keep = verdicts[chosen.name][wanted]
-        chosen_bodies = [bodies[i] for i in np.flatnonzero(keep).tolist()]
-        yield chosen, Messages(chosen_bodies, attributes.filter(keep))
+        rows = np.flatnonzero(keep).tolist()
+        yield (
+            chosen,
+            Messages(
+                Bodies(len(rows), partial(_chosen, bodies, rows)),
+                attributes.filter(keep),
+                references=[chosen_places[i] for i in rows],
+            ),
+        )
+
+
+def _chosen(bodies: Callable[[], Sequence[bytes]], rows: Sequence[int]) -> list[bytes]:
+    made = bodies()
+    return [made[i] for i in rows]
 
 
 def announcements(made: Made, instance: Instance, now: datetime) -> Messages:

@@ -25,6 +25,7 @@ from broker.instance import Instance
 from broker.pipeline import fitting, intake, products
 from broker.pipeline.fitting import Salt2Stage
 from broker.pipeline.ledger import Ledger, utc_now
+from broker.pipeline.references import references
 from broker.ports import BatchKey, Files, Journal, Messages, Source, SourceBatch, Stream, Tables
 from broker.science.filters import Filter
 from broker.surveys import SchemaResolver, Survey, decode_batch
@@ -263,8 +264,12 @@ class Pipeline:
             {"published": self._send("alert_avros", announced, key)},
         )
         by_filter: dict[str, list[Messages]] = {}
+        first, topic = 0, self._instance.name("alerts")
         for part in made:
-            for chosen, messages in products.passed(part, self._filters):
+            rows = range(first, first + len(part.alerts.payloads))
+            first = rows.stop
+            places = references(self._survey.name, topic, key, rows)
+            for chosen, messages in products.passed(part, self._filters, places):
                 by_filter.setdefault(chosen.name, []).append(messages)
         for chosen in self._filters:
             sent = self._send(chosen.topic, by_filter.get(chosen.name, []), key)

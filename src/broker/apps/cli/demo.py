@@ -4,14 +4,14 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli.run import show, take_in
-from broker.connectors.sources.generated import GeneratedSource
 from broker.errors import UsageError
-from broker.wiring import Broker
+from broker.wiring import Broker, open_source
 
 _MARK = ".made-by-pgb-demo"
 
@@ -30,10 +30,9 @@ def command(alerts: int, seed: int, home: str | None, as_json: bool, **flags: An
     if home is None:
         settings = settings_of(home=str(_fresh_home(settings.home_path / "demo")), **flags)
     broker = Broker(settings)
-    if broker.survey.generate is None:
-        raise UsageError(f"there is no generator of {broker.survey.name} alerts")
     night = datetime.now(UTC).date()
-    source = GeneratedSource(broker.survey.generate(alerts, seed, night))
+    wishes = f"alerts={alerts}&seed={seed}&night={night}&truth={quote(str(broker.home / 'truth'))}"
+    source = open_source([f"sim://{broker.survey.name}?{wishes}"], settings)
     report = take_in(broker, source, total=alerts)
     show(report, broker, [], as_json=as_json)
     if not as_json:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
@@ -22,6 +23,8 @@ from broker.ports import BatchKey, Delivery, Messages, TopicInfo
 
 # Most batches of a worker that one transaction of a pull looks through for matches.
 _BATCHES_A_LOOK = 64
+# How a kept reference starts; neither Avro nor JSON does.
+_REFERENCE = b"\x00ref\x00"
 _NAME = re.compile(r"[A-Za-z0-9][\w.~+%-]*")
 
 
@@ -41,6 +44,9 @@ class LocalStream:
         The clock, for times of publication and deadlines.
     sync : bool
         Whether `publish` flushes to the disk before it returns.
+    resolve : callable, optional
+        Makes payloads from references. With it, messages that come with references are kept
+        as those, and made when they are delivered.
     """
 
     def __init__(
@@ -50,8 +56,10 @@ class LocalStream:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         sync: bool = True,
+        resolve: Callable[[Sequence[bytes]], Sequence[bytes]] | None = None,
     ) -> None:
         self._root = root
+        self._resolve = resolve
         self._worker = _checked("worker", worker)
         self._now = now
         self._sync = sync
@@ -82,6 +90,9 @@ class LocalStream:
         TransientError
             If the disk is full; nothing was published.
         """
+        if self._resolve is not None and messages.references:
+            kept = [_REFERENCE + reference for reference in messages.references]
+            messages = Messages(kept, messages.attributes)
         if messages.payloads:
             self.log(topic).append(key, messages)
         else:
@@ -136,7 +147,17 @@ class LocalStream:
                 found, self._now().timestamp(), max_messages - len(leases), look
             )
             leases += got
-        return self._deliver(self.log(found.topic), leases)
+        return self._resolved(self._deliver(self.log(found.topic), leases))
+
+    def _resolved(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Make the payloads of messages that were kept as references."""
+        kept = [i for i, one in enumerate(deliveries) if one.payload.startswith(_REFERENCE)]
+        if not kept or self._resolve is None:
+            return deliveries
+        places = [deliveries[i].payload.removeprefix(_REFERENCE) for i in kept]
+        for i, payload in zip(kept, self._resolve(places), strict=True):
+            deliveries[i] = replace(deliveries[i], payload=payload)
+        return deliveries
 
     def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """Never deliver these again."""
