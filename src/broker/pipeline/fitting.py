@@ -18,7 +18,7 @@ from broker.alerts.lightcurve import (
     epochs_of,
     narrow_packets,
 )
-from broker.errors import BrokerError
+from broker.errors import BrokerError, NotFoundError
 from broker.pipeline.archive import AlertArchive
 from broker.pipeline.products import Made
 from broker.ports import Messages
@@ -146,7 +146,7 @@ class StoredHistory:
         ids = archive.ledger.alerts_of(object_id)[-MOST_STORED_ALERTS:]
         if photometry is None or len(ids) < 2:
             return []
-        payloads = [archive.payload(source_id) for source_id in ids]
+        payloads = list(filter(None, (_packet(archive, source_id) for source_id in ids)))
         frames, _ = decode_batch(payloads, archive.survey)
         return [
             (mjd, list(epochs_of(packet, (), photometry)))
@@ -155,6 +155,14 @@ class StoredHistory:
                 frame.keys["mjd"].to_list(), narrow_packets(frame.rows, photometry), strict=True
             )
         ]
+
+
+def _packet(archive: AlertArchive, source_id: int) -> bytes | None:
+    """Return a stored packet; None for one of a later batch, claimed but not yet written."""
+    try:
+        return archive.payload(source_id)
+    except NotFoundError:
+        return None
 
 
 def _nothing(fates: Mapping[str, int]) -> Fitted:
