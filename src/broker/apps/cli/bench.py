@@ -34,7 +34,7 @@ def command(name: str, place: Path | None, rounds: int | None, as_json: bool) ->
     depend on the machine. What each benchmark does is told in docs/explanation/speed.md.
     """
     run = import_module(f"{benchmarks.__name__}.{name}").run
-    given = {"place": place, "rounds": rounds, "models": place or _model_data()}
+    given = {"place": place, "rounds": rounds, "models": place or model_data()}
     wanted = signature(run).parameters
     if place is not None and not {"place", "models"} & set(wanted):
         raise UsageError(f"the benchmark {name} makes its own data: leave --from out")
@@ -45,7 +45,7 @@ def command(name: str, place: Path | None, rounds: int | None, as_json: bool) ->
         print_json(result)
 
 
-def _model_data() -> Path | None:
+def model_data() -> Path | None:
     """Return the folder of model data, if the model of the present settings is there."""
     broker = Broker(settings_of())
     try:

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -53,7 +53,12 @@ def command(
 def take_in(broker: Broker, source: Source, total: int | None = None) -> Report:
     """Run the pipeline on a source, with a live line on a terminal."""
     salt2 = stage(broker)
-    with broker.working(), run_display(total) as display, _modules_left_alone():
+    with (
+        broker.working(),
+        closing(source),
+        run_display(total) as display,
+        _modules_left_alone(),
+    ):
         report = broker.pipeline(salt2).run(source, display.show)
         broker.tables.compact()
     return report

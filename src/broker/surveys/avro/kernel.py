@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from broker.surveys.avro import plan as _plan
+from broker.surveys.avro import strings as _strings
 from broker.surveys.avro import words as _words
 from broker.surveys.avro.plan import (
     ARG,
@@ -40,28 +41,24 @@ from broker.surveys.avro.plan import (
     STRING,
     TIME,
 )
+from broker.surveys.avro.strings import store_string
 from broker.surveys.avro.words import (
     BAD_BRANCH,
     BAD_LENGTH,
     BAD_SYMBOL,
-    BAD_TEXT,
     BAD_TIME,
-    HIGH_BITS,
     LEFT_OVER,
     ROWS_FULL,
     SHORT,
     SLOW,
-    TEXT_FULL,
     WIDE_INT,
     bytes_at,
     called,
     inline,
-    is_text,
     op_at,
     put32,
     put64,
     read_half,
-    read_some,
     read_word,
     set_bit,
     varint,
@@ -69,9 +66,6 @@ from broker.surveys.avro.words import (
 
 _EARLIEST_S, _LATEST_S = -62135596800, 253402300800
 """0001-01-01 and 10000-01-01, in seconds since 1970: what Python's datetime holds."""
-
-_INLINE = 12
-"""Bytes of a string that an Arrow view holds itself."""
 
 
 class Memory(NamedTuple):
@@ -81,71 +75,6 @@ class Memory(NamedTuple):
     halves: Any
     words: Any
     text: Any
-
-
-@called
-def _short_string(data, at, size, slot, memory):  # type: ignore[no-untyped-def]
-    """Store a string that fits its view; return the or of its bytes."""
-    if size > 4:
-        first = np.int64(read_half(data, at)) & 0xFFFFFFFF
-        rest = size - 4
-        second = read_word(data, at + 4) if rest == 8 else read_some(data, at + 4, rest)
-    else:
-        first = read_some(data, at, size)
-        second = np.int64(0)
-    if slot >= 0:
-        put64(memory.words, slot, size | (first << 32))
-        put64(memory.words, slot + 1, second)
-    return first | second
-
-
-@called
-def _long_string(data, at, size, slot, memory, used):  # type: ignore[no-untyped-def]
-    """Copy a string to the text and store its view; return the or of its bytes."""
-    place = used[0] >> 3
-    last = size >> 3
-    seen = np.int64(0)
-    for step in range(last):
-        word = read_word(data, at + 8 * step)
-        seen |= word
-        put64(memory.text, place + step, word)
-    if size & 7:
-        word = read_some(data, at + 8 * last, size & 7)
-        seen |= word
-        put64(memory.text, place + last, word)
-    first = np.int64(read_half(data, at)) & 0xFFFFFFFF
-    put64(memory.words, slot, size | (first << 32))
-    put64(memory.words, slot + 1, used[0] << 32)
-    used[0] += (size + 7) & ~7
-    return seen
-
-
-@called
-def _or(data, at, size):  # type: ignore[no-untyped-def]
-    seen = np.int64(0)
-    for step in range(size >> 3):
-        seen |= read_word(data, at + 8 * step)
-    return seen | read_some(data, at + (size & ~7), size & 7)
-
-
-@inline
-def _string(data, at, slot, memory, used):  # type: ignore[no-untyped-def]
-    size, at = varint(data, at)
-    if at < 0:
-        return at
-    if size < 0 or size > data.shape[0] - at:
-        return np.int64(-BAD_LENGTH)
-    if size <= _INLINE:
-        seen = _short_string(data, at, size, slot, memory)
-    elif slot >= 0:
-        if used[0] + size + 8 > 8 * memory.text.shape[0]:
-            return np.int64(-TEXT_FULL)
-        seen = _long_string(data, at, size, slot, memory, used)
-    else:
-        seen = _or(data, at, size)
-    if seen & HIGH_BITS and not is_text(data, at, at + size):
-        return np.int64(-BAD_TEXT)
-    return at + size
 
 
 @inline
@@ -250,7 +179,7 @@ def _scalar(data, at, op, row, memory, used):  # type: ignore[no-untyped-def]
     if kind in (INT, LONG):
         return _number(data, at, op, row, memory)
     if kind == STRING:
-        return _string(data, at, slot + 2 * row if slot >= 0 else -1, memory, used)
+        return store_string(data, at, slot + 2 * row if slot >= 0 else -1, memory, used)
     if kind == BYTES:
         return _bytes(data, at, op, row, memory)
     if kind == BOOLEAN:
@@ -554,6 +483,6 @@ def _compiled(revision: int) -> Any:
     return run
 
 
-_PARTS = [Path(str(part.__file__)).read_bytes() for part in (_plan, _words)]
+_PARTS = [Path(str(part.__file__)).read_bytes() for part in (_plan, _strings, _words)]
 
 run = _compiled(zlib.crc32(b"".join(_PARTS)))
