@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
+
+from broker.science.fitters.salt2.toy import toy_bandpasses, write_toy_model
 
 _SERVER = Path(__file__).parents[1] / "kafka" / "server.py"
 
@@ -87,3 +90,19 @@ def produce() -> Produce:
         assert producer.flush(30) == 0
 
     return send
+
+
+EDGES = {"ztfg": (4100.0, 5500.0), "ztfr": (5600.0, 7300.0), "ztfi": (7000.0, 8800.0)}
+FILES = {"ztfg": "P48_g.dat", "ztfr": "P48_R.dat", "ztfi": "P48_I.dat"}
+
+
+@pytest.fixture(scope="session")
+def toy_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder with the synthetic model in the place of the real one."""
+    folder = tmp_path_factory.mktemp("models")
+    write_toy_model(folder / "models" / "salt2" / "salt2-4")
+    bands = folder / "bandpasses" / "ztf"
+    bands.mkdir(parents=True)
+    for band in toy_bandpasses(EDGES):
+        np.savetxt(bands / FILES[band.name], np.column_stack([band.wave, band.trans]))
+    return folder

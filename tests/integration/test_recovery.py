@@ -62,9 +62,9 @@ def packets() -> list[bytes]:
     return [*good[:50], BAD[0], *good[40:43], *good[50:], BAD[1]]
 
 
-def run(home: Path, packets: list[bytes], steps: int) -> tuple[Report | None, int]:
+def run(home: Path, packets: list[bytes], steps: int, models: Path) -> tuple[Report | None, int]:
     """Run the pipeline until the fuse burns through; return report and steps left."""
-    broker = Broker(Settings(home=str(home)))
+    broker = Broker(Settings(home=str(home), model_dir=str(models), plots="never"))
     fuse = Fuse(steps)
     name = broker.instance.name
     sinks = Sinks(
@@ -72,6 +72,7 @@ def run(home: Path, packets: list[bytes], steps: int) -> tuple[Report | None, in
         Fused(broker.stream.log(name("deadletters")), fuse, "append"),
         Fused(broker.stream, fuse, "publish"),
         Fused(broker.tables, fuse, "append"),
+        broker.files,
     )
     pipeline = Pipeline(
         broker.instance,
@@ -79,6 +80,7 @@ def run(home: Path, packets: list[bytes], steps: int) -> tuple[Report | None, in
         broker.filters,
         sinks,
         Fused(broker.ledger, fuse, "claim", "close", "release"),
+        salt2=broker.salt2_stage(),
         limits=Limits(batch_alerts=BATCH),
     )
     try:
@@ -100,6 +102,7 @@ def contents(home: Path) -> dict[str, Any]:
             ("ztf_alerts.alerts", "candid"),
             ("ztf_alerts.DIASource", "candid"),
             ("ztf_alerts.verdicts", "source_id"),
+            ("ztf_alerts.salt2", "candid"),
         )
     }
     topics = {topic.name: topic.messages for topic in broker.stream.topics()}
@@ -118,11 +121,13 @@ def contents(home: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(packets: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, int]:
+def whole(
+    packets: list[bytes], toy_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict, int]:
     """Return what an uninterrupted run leaves, and how many steps it takes."""
     home = tmp_path_factory.mktemp("whole")
     enough = 10_000
-    _, left = run(home, packets, enough)
+    _, left = run(home, packets, enough, toy_models)
     return contents(home), enough - left
 
 
@@ -133,21 +138,22 @@ def test_an_uninterrupted_run_adds_up(whole: tuple[dict, int]):
     assert kept["wrong"] == []
     assert kept["dead"] == sorted(BAD)
     assert len(kept["tables"]["ztf_alerts.alerts"]) == ALERTS
+    assert len(kept["tables"]["ztf_alerts.salt2"]) > 0
     assert steps > 30
 
 
 @pytest.mark.parametrize("third", range(3))
 def test_a_crash_at_any_step_is_mended(
-    third: int, whole: tuple[dict, int], packets: list[bytes], tmp_path: Path
+    third: int, whole: tuple[dict, int], packets: list[bytes], toy_models: Path, tmp_path: Path
 ):
     """The same command again ends where an uninterrupted run does."""
     kept, steps = whole
     for step in range(third, steps, 3):
         home = tmp_path / str(step)
-        crashed, _ = run(home, packets, step)
+        crashed, _ = run(home, packets, step, toy_models)
         assert crashed is None
 
-        finished, _ = run(home, packets, 10_000)
+        finished, _ = run(home, packets, 10_000, toy_models)
 
         assert finished is not None
         assert contents(home) == kept, f"after a crash at step {step}"

@@ -17,32 +17,17 @@ from broker.pipeline.reconcile import reconcile, reconcile_sinks
 from broker.science.fitters.salt2.models import ModelStore
 from broker.science.fitters.salt2.presets import Redshift
 from broker.science.fitters.salt2.simulate import Sampling, simulate
-from broker.science.fitters.salt2.toy import toy_bandpasses, write_toy_model
 from broker.wiring import Broker
 from tests_support import Pgb
 
-EDGES = {"ztfg": (4100.0, 5500.0), "ztfr": (5600.0, 7300.0), "ztfi": (7000.0, 8800.0)}
-FILES = {"ztfg": "P48_g.dat", "ztfr": "P48_R.dat", "ztfi": "P48_I.dat"}
 COLUMNS_OF_THE_ORIGINAL = 42
 
 
 @pytest.fixture(scope="module")
-def model_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data folder with the synthetic model in the place of the real one."""
-    folder = tmp_path_factory.mktemp("models")
-    write_toy_model(folder / "models" / "salt2" / "salt2-4")
-    bands = folder / "bandpasses" / "ztf"
-    bands.mkdir(parents=True)
-    for band in toy_bandpasses(EDGES):
-        np.savetxt(bands / FILES[band.name], np.column_stack([band.wave, band.trans]))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fitted(model_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def fitted(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Return a broker after a night with supernovae in it."""
     home = tmp_path_factory.mktemp("home")
-    broker = Broker(Settings(home=str(home), model_dir=str(model_data)))
+    broker = Broker(Settings(home=str(home), model_dir=str(toy_models)))
     generate = broker.survey.generate
     assert generate is not None
     packets = list(generate(300, 7, date(2026, 1, 2)))
@@ -171,7 +156,7 @@ def test_a_table_that_cannot_be_fitted_is_told_why(fitted: Broker, table: pl.Dat
         fit(table, broker=fitted)
 
 
-def test_the_command_fits_and_draws(fitted: Broker, model_data: Path, tmp_path: Path):
+def test_the_command_fits_and_draws(fitted: Broker, toy_models: Path, tmp_path: Path):
     """One object, as JSON and picture."""
     row = fitted.tables.query("SELECT objectId FROM ztf_alerts.salt2 WHERE success = 1 LIMIT 1")
     pgb = Pgb(fitted.home)
@@ -182,7 +167,7 @@ def test_the_command_fits_and_draws(fitted: Broker, model_data: Path, tmp_path: 
         "--json",
         "--plot",
         str(tmp_path / "fit.png"),
-        environment={"SNCOSMO_DATA_DIR": str(model_data)},
+        environment={"SNCOSMO_DATA_DIR": str(toy_models)},
     )
 
     assert json.loads(out)["objectId"] == row.item()

@@ -25,7 +25,7 @@ def command(night: datetime | None, as_json: bool, **flags: Any) -> None:
     sums = broker.ledger.sums(date)
     checks = reconcile(broker.ledger, date)
     if date is None:
-        checks += reconcile_sinks(broker.ledger, broker.instance, broker.stream, broker.tables)
+        checks += reconcile_sinks(broker.ledger, broker.instance, broker.bus, broker.tables)
     missing = gaps(broker.ledger)
     agrees = all(check.ok for check in checks)
     if as_json:

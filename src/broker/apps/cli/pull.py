@@ -45,21 +45,21 @@ def command(
     broker = Broker(settings_of(**flags))
     topic = _topic(broker, topic)
     name = subscription or f"{topic}-pull"
-    broker.stream.subscribe(topic, name, attribute_filter=attribute_filter, ack_deadline_s=deadline)
-    deliveries = broker.stream.pull(name, most)
+    broker.bus.subscribe(topic, name, attribute_filter=attribute_filter, ack_deadline_s=deadline)
+    deliveries = broker.bus.pull(name, most)
     for delivery in deliveries:
         if as_json:
             print_json(_as_json(delivery, broker))
         else:
             _show(delivery)
     if deliveries and not no_ack:
-        broker.stream.acknowledge(name, [delivery.ack_id for delivery in deliveries])
+        broker.bus.acknowledge(name, [delivery.ack_id for delivery in deliveries])
     if not deliveries:
         click.echo(f"no messages left for {name}", err=True)
 
 
 def _topic(broker: Broker, text: str) -> str:
-    names = [topic.name for topic in broker.stream.topics()]
+    names = [topic.name for topic in broker.bus.topics()]
     for candidate in (text, broker.instance.name(text)):
         if candidate in names:
             return candidate

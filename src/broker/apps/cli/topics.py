@@ -13,7 +13,7 @@ from broker.wiring import Broker
 @options("home", "json")
 def command(as_json: bool, **flags: Any) -> None:
     """List the topics with their messages, and each subscription's backlog."""
-    topics = Broker(settings_of(**flags)).stream.topics()
+    topics = Broker(settings_of(**flags)).bus.topics()
     if as_json:
         print_json(
             [{"topic": t.name, "messages": t.messages, "backlog": dict(t.backlog)} for t in topics]
