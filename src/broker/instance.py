@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from broker.errors import ConfigError
 
+_PRODUCTION = (None, False, "", "False", "false")
 _TESTID = re.compile(r"[a-z][a-z0-9]*\Z")
 
 
@@ -17,7 +18,8 @@ class Instance:
     survey : str
         Lower-case keyword of the survey.
     testid : str or None
-        Lower-case letters and digits, a letter first; None is the production instance.
+        Lower-case letters and digits, a letter first; None is the production instance, and
+        so is False, also as text, which is how shells hand it on.
 
     Raises
     ------
@@ -33,10 +35,12 @@ class Instance:
     """
 
     survey: str
-    testid: str | None = None
+    testid: str | bool | None = None
 
     def __post_init__(self) -> None:
-        if self.testid is not None and not _TESTID.match(self.testid):
+        if self.testid in _PRODUCTION:
+            object.__setattr__(self, "testid", None)
+        if self.testid is not None and not _TESTID.match(str(self.testid)):
             raise ConfigError(
                 f"testid {self.testid!r} cannot be used in resource names: "
                 "use lower-case letters and digits, starting with a letter"
@@ -44,7 +48,7 @@ class Instance:
 
     def name(self, stub: str) -> str:
         """Name a topic, subscription, bucket or job."""
-        return "-".join(part for part in (self.survey, stub, self.testid) if part)
+        return "-".join(str(part) for part in (self.survey, stub, self.testid) if part)
 
     def subscription(self, topic_stub: str, role: str) -> str:
         """Name a subscription of the broker's own, `role` being ``counter`` or ``reservoir``."""
@@ -57,4 +61,4 @@ class Instance:
     @property
     def dataset(self) -> str:
         """Name the dataset that holds the instance's tables (``-`` is not allowed there)."""
-        return "_".join(part for part in (self.survey, "alerts", self.testid) if part)
+        return "_".join(str(part) for part in (self.survey, "alerts", self.testid) if part)

@@ -91,7 +91,7 @@ class Broker:
     @cached_property
     def stream(self) -> LocalStream:
         """Topics and subscriptions."""
-        resolve = PacketBodies(self._packets_of)
+        resolve = PacketBodies(self._packets_of, self.resolver)
         return LocalStream(self.home / "streams", self.settings.worker, resolve=resolve)
 
     def _packets_of(self, topic: str) -> PacketReader:
@@ -123,7 +123,7 @@ class Broker:
     def archive(self) -> AlertArchive:
         """The stored packets."""
         packets = self.stream.log(self.instance.name("alerts"))
-        return AlertArchive(self.ledger, self.survey, packets)
+        return AlertArchive(self.ledger, self.survey, packets, self.resolver)
 
     @cached_property
     def resolver(self) -> SchemaResolver:

@@ -4,13 +4,19 @@ import gzip
 import json
 import random
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import fastavro
 import pytest
 
 from broker.connectors.sources.files import FileSource
+from broker.surveys import get_survey
+from broker.surveys.example import encode_as_sent, example_packet
 
 TABLES = ("alerts", "DIASource", "verdicts")
 
@@ -295,3 +301,91 @@ def test_a_gzipped_packet_is_read(pgb, tmp_path: Path, night: list[bytes]):
 def test_the_night_comes_in_order(folder: Path, night: list[bytes]):
     """The folder gives the packets as they were written."""
     assert next(FileSource([folder]).batches(1000, 0)).payloads == night
+
+
+def test_a_stopped_run_still_tells_what_it_did(pgb, folder: Path):
+    """With --json, as one object."""
+    running = pgb.start("run", str(folder), "--follow", "--json")
+    _wait_for_rows(pgb, running)
+    running.send_signal(signal.SIGINT)
+
+    out, _ = running.communicate(timeout=60)
+
+    assert json.loads(out.strip().splitlines()[-1])["received"] > 0
+
+
+def test_bytes_can_be_printed(pgb, folder: Path):
+    """In base64."""
+    assert pgb.rows("SELECT CAST('a' AS BYTES) AS b, 0.1 + 0.2 AS f") == [
+        {"b": "YQ==", "f": 0.30000000000000004}
+    ]
+
+
+def test_a_place_without_anything_readable_is_an_error(pgb, tmp_path: Path):
+    """The summary is printed all the same."""
+    (tmp_path / "night.tar.gz").write_bytes(b"no archive")
+
+    assert "nothing could be read" in pgb("run", str(tmp_path / "night.tar.gz"), code=2)
+
+
+def test_an_output_that_cannot_be_written_is_named(pgb):
+    """Exit code 2."""
+    words = ("query", "SELECT 1", "--format", "csv", "--output", "/nowhere/at/all.csv")
+
+    assert "/nowhere/at/all.csv" in pgb(*words, code=2)
+
+
+def test_the_ledger_looks_at_every_survey_of_a_home(pgb, folder: Path, tmp_path: Path):
+    """Unless one is named."""
+    (tmp_path / "bad").write_bytes(b"no alert")
+    pgb("run", str(folder))
+    pgb("run", str(tmp_path / "bad"), "--survey", "lsst")
+
+    both = pgb.json("ledger")
+
+    assert [account["received"] for account in both] == [1, 300]
+    assert pgb.json("ledger", "--survey", "lsst")["received"] == 1
+
+
+def test_alerts_of_a_registry_are_read_back(pgb, tmp_path: Path):
+    """With the schema from the registry's cache."""
+    registry = _Registry()
+    schema = get_survey("lsst").schemas.get("v11_0")
+    assert schema is not None
+    definition = json.loads(json.dumps(schema.definition).replace("v11_0", "v12_0"))
+    body = encode_as_sent(get_survey("lsst"), schema, example_packet(schema))
+    (tmp_path / "alert").write_bytes(b"\x00" + (1200).to_bytes(4) + body[5:])
+    with registry.serving({"1200": definition}) as url:
+        environment = {"PGB_SCHEMA_REGISTRY": url, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        pgb("run", str(tmp_path / "alert"), "--survey", "lsst", environment=environment)
+    (row,) = pgb.rows("SELECT source_id FROM lsst_alerts.verdicts")
+
+    out = pgb(
+        "alert", str(row["source_id"]), "--avro", str(tmp_path / "out"), environment=environment
+    )
+
+    assert "v12_0" in out
+    assert packet(tmp_path / "out")["diaSourceId"] == row["source_id"]
+
+
+class _Registry:
+    """A schema registry on the loopback."""
+
+    @contextmanager
+    def serving(self, schemas: dict[str, dict]) -> Iterator[str]:
+        """Serve schemas by id; yield the address."""
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                definition = schemas.get(self.path.rsplit("/", 1)[-1])
+                self.send_response(200 if definition else 404)
+                self.end_headers()
+                self.wfile.write(json.dumps({"schema": json.dumps(definition)}).encode())
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()

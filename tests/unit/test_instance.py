@@ -36,7 +36,13 @@ def test_the_testid_stays_last_in_subscriptions(role: str):
     assert Instance("ztf", "t").subscription("alerts", role) == f"ztf-alerts-{role}-t"
 
 
-@pytest.mark.parametrize("testid", ["1abc", "A", "a-b", "", "a b", "é"])
+@pytest.mark.parametrize("testid", [None, False, "False", ""])
+def test_false_is_production(testid: str | bool | None):
+    """However a shell or a caller writes it."""
+    assert Instance("ztf", testid).name("consumer") == "ztf-consumer"
+
+
+@pytest.mark.parametrize("testid", ["1abc", "A", "a-b", "a b", "é"])
 def test_a_testid_that_cannot_be_in_a_name_is_refused(testid: str):
     """The message names the value."""
     with pytest.raises(ConfigError, match="testid"):

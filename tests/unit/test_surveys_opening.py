@@ -231,3 +231,10 @@ def test_real_alerts_open_and_contain_the_same_data(shared_data):
             assert alert.attributes["schema_version"] == alert.schema_version
             assert len(alert.cutouts) in (0, 3)
             assert len(read_container(alert.to_container())) == 1
+
+
+@pytest.mark.parametrize("size", [300, 3000])
+def test_text_of_any_length_may_be_base64(size: int):
+    """Also where it would be too long for the name of a file."""
+    with pytest.raises(DecodeError, match="not an alert"):
+        open_alert(base64.b64encode(b"x" * size).decode())

@@ -135,7 +135,7 @@ def _targets(what: str | Path | pl.DataFrame, broker: Broker) -> Iterator[Target
 
 
 def _of_packet(path: Path, broker: Broker) -> LightCurve:
-    alert = open_alert(path, survey=broker.survey.name)
+    alert = open_alert(path, survey=broker.survey.name, resolver=broker.resolver)
     if broker.survey.photometry is None:
         raise UsageError(f"alerts of {broker.survey.name} have no light curve to fit")
     return build_lightcurves([alert.packet], broker.survey.photometry)[0]

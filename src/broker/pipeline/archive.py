@@ -8,7 +8,7 @@ from broker.alerts.alert import Alert
 from broker.errors import NotFoundError
 from broker.pipeline.ledger import Ledger
 from broker.ports import BatchKey
-from broker.surveys import Survey, open_alert
+from broker.surveys import SchemaResolver, Survey, open_alert
 
 
 class PacketReader(Protocol):
@@ -31,11 +31,14 @@ class AlertArchive:
         How the packets are written.
     journal : PacketReader
         The packets of all workers.
+    resolver : SchemaResolver, optional
+        Finds the schemas of numbered packets; by default the shipped ones only.
     """
 
     ledger: Ledger
     survey: Survey
     journal: PacketReader
+    resolver: SchemaResolver | None = None
 
     def source_ids(self, text: str) -> list[int]:
         """Return the ids of the alerts meant by the id of an alert or of an object.
@@ -69,7 +72,8 @@ class AlertArchive:
 
     def alert(self, source_id: int) -> Alert:
         """Open a stored alert."""
-        return open_alert(self.payload(source_id), survey=self.survey.name)
+        payload = self.payload(source_id)
+        return open_alert(payload, survey=self.survey.name, resolver=self.resolver)
 
     def alerts(self, text: str) -> Iterator[Alert]:
         """Open the alerts meant by an id of an alert or of an object, latest first."""

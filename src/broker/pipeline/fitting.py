@@ -147,7 +147,7 @@ class StoredHistory:
         if photometry is None or len(ids) < 2:
             return []
         payloads = list(filter(None, (_packet(archive, source_id) for source_id in ids)))
-        frames, _ = decode_batch(payloads, archive.survey)
+        frames, _ = decode_batch(payloads, archive.survey, resolver=archive.resolver)
         return [
             (mjd, list(epochs_of(packet, (), photometry)))
             for frame in frames

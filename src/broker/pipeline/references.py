@@ -14,7 +14,7 @@ from broker.alerts.convert import to_json_bytes
 from broker.errors import NotFoundError
 from broker.pipeline.archive import PacketReader
 from broker.ports import BatchKey
-from broker.surveys import Survey, decode_batch, get_survey
+from broker.surveys import SchemaResolver, Survey, decode_batch, get_survey
 
 _SEPARATOR = "/"
 
@@ -60,9 +60,12 @@ class PacketBodies:
     ----------
     packets_of : callable
         Returns the reader of a topic of packets.
+    resolver : SchemaResolver, optional
+        Finds the schemas of numbered packets.
     """
 
     packets_of: Callable[[str], PacketReader]
+    resolver: SchemaResolver | None = None
 
     def __call__(self, references: Sequence[bytes]) -> list[bytes]:
         """Return the JSON body of each reference, in order."""
@@ -73,14 +76,16 @@ class PacketBodies:
             packet = self.packets_of(topic).message(BatchKey(worker, int(number)), int(row))
             payloads.setdefault(survey, {})[position] = packet
         for name, found in payloads.items():
-            for position, body in _bodies(get_survey(name), found):
+            for position, body in _bodies(get_survey(name), found, self.resolver):
                 bodies[position] = body
         return bodies
 
 
-def _bodies(survey: Survey, packets: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
+def _bodies(
+    survey: Survey, packets: dict[int, bytes], resolver: SchemaResolver | None
+) -> Iterator[tuple[int, bytes]]:
     positions = list(packets)
-    frames, errors = decode_batch(list(packets.values()), survey)
+    frames, errors = decode_batch(list(packets.values()), survey, resolver=resolver)
     if errors:
         raise NotFoundError(f"a stored packet cannot be read: {next(iter(errors.values()))}")
     for frame in frames:

@@ -137,11 +137,20 @@ class Pipeline:
         self._clock = clock
         self.report = Report()
 
-    def run(self, source: Source, on_progress: Callable[[Report], None] | None = None) -> Report:
+    def run(
+        self,
+        source: Source,
+        on_progress: Callable[[Report], None] | None = None,
+        report: Report | None = None,
+    ) -> Report:
         """Take in everything that the source has; return what became of it.
+
+        `report`, where given, is filled as the run goes.
 
         An exception or Ctrl-C leaves no batch half done that the next start would not finish.
         """
+        self.report = report or self.report
+        self.report.passed = {chosen.name: 0 for chosen in self._filters}
         started = time.perf_counter()
         self.recover()
         flying: deque[Future[_Work]] = deque()

@@ -25,8 +25,6 @@ from broker.surveys.routing import bare_schemas, numbered_schema, one_reason, su
 from broker.surveys.shipped import field_paths
 from broker.surveys.survey import Survey
 
-# Longest text that may be the name of a file; a longer one is base64.
-_LONGEST_PATH = 4096
 _UNKNOWN_VERSION = "unknown"
 
 
@@ -159,7 +157,8 @@ def container_of(
         If it is no alert.
     """
     if format_of(payload, survey.wire if survey else "") is Format.CONTAINER:
-        return correct_container(payload)
+        whose = survey_of_schema(read_header(payload).schema, survey)
+        return correct_container(payload, whose.schema_doc)
     return take_apart(payload, survey, schema=schema, resolver=resolver).contain()
 
 
@@ -196,7 +195,7 @@ def _from_container(payload: bytes, survey: Survey | None) -> Opened:
     records = decode_container(payload)
     if len(records) != 1:
         raise DecodeError(f"the container holds {len(records)} records, not one alert")
-    return Opened(whose, schema, records[0], lambda: correct_container(payload))
+    return Opened(whose, schema, records[0], lambda: correct_container(payload, whose.schema_doc))
 
 
 def _from_frame(payload: bytes, survey: Survey | None, resolver: SchemaResolver) -> Opened:
@@ -235,15 +234,24 @@ def _payloads(source: str | Path | bytes | BinaryIO) -> list[tuple[str, bytes]]:
     """Return what `source` may mean, most likely first."""
     if isinstance(source, Path):
         return [(f"file {source}", _read(source))]
-    if isinstance(source, bytes):
-        return [("bytes", source), *_base64(source)]
+    if isinstance(source, bytes | bytearray | memoryview):
+        return [("bytes", bytes(source)), *_base64(bytes(source))]
     if isinstance(source, str):
-        if len(source) < _LONGEST_PATH and Path(source).is_file():
+        if _is_file(source):
             return [(f"file {source}", _read(Path(source)))]
         if not (found := _base64(source.encode("utf-8", "replace"))):
             raise UsageError(f"{source[:80]!r} is neither a file nor base64")
         return found
-    return [("file object", source.read())]
+    content = source.read()
+    return [("file object", content), *_base64(content)]
+
+
+def _is_file(text: str) -> bool:
+    """Tell whether text names a file; base64 is often too long for a name."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _from_base64(text: str) -> bytes:
@@ -255,7 +263,8 @@ def _from_base64(text: str) -> bytes:
 
 def _base64(text: bytes) -> list[tuple[str, bytes]]:
     try:
-        return [("base64", base64.b64decode(text, validate=True))] if text else []
+        found = base64.b64decode(b"".join(text.split()), validate=True)
+        return [("base64", found)] if found else []
     except binascii.Error:
         return []
 

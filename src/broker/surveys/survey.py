@@ -51,6 +51,8 @@ class Survey:
         Which columns its table of detections has.
     cutout_format : str
         ``gzip`` (gzipped FITS) or ``fits``; empty if it sends none.
+    schema_doc : str
+        Documentation that its schema has, which some re-serialisers drop.
     clustered_tables : bool
         Whether its tables also have the time of publication and the HEALPix ids, by which
         they are partitioned and clustered.
@@ -67,6 +69,7 @@ class Survey:
     object_id_type: pl.DataType = field(default_factory=pl.Int64)
     source_table: SourceTable = field(default_factory=SourceTable)
     cutout_format: str = ""
+    schema_doc: str = ""
     clustered_tables: bool = False
     generate: Generate | None = None
 

@@ -54,11 +54,15 @@ def main() -> None:
         sys.exit(_EXIT_ERROR)
     except BrokerError as error:
         _fail(str(error), _EXIT_ERROR)
-    except KeyboardInterrupt:
-        _fail("stopped; what was received is kept, run the same again to go on", _EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", _EXIT_ERROR)
+    except KeyboardInterrupt:
+        _fail("stopped; what was received is kept, run the same again to go on", _EXIT_INTERRUPTED)
 
 
 def _fail(words: str, code: int) -> None:

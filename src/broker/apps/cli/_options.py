@@ -1,6 +1,7 @@
 """Options that several commands share, and the settings they make."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,3 +37,21 @@ def options(*names: str) -> Decorator:
 def settings_of(**flags: Any) -> Settings:
     """Read the settings under the flags given."""
     return load_settings(**flags)
+
+
+def reading_settings_of(**flags: Any) -> Settings:
+    """Read the settings of a command that reads a home: its only survey need not be named."""
+    settings = load_settings(**flags)
+    if settings.survey:
+        return settings
+    found = surveys_in(settings.home_path)
+    if len(found) == 1:
+        return load_settings(**flags | {"survey": found[0]})
+    if found:
+        click.secho(f"this home has alerts of {', '.join(found)}: choose with --survey", err=True)
+    return settings
+
+
+def surveys_in(home: Path) -> list[str]:
+    """Name the surveys that have a ledger in a home."""
+    return sorted({path.name.split("-", 1)[0] for path in home.glob("ledger/*-ledger*.sqlite")})

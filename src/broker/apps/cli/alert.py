@@ -7,7 +7,7 @@ import click
 
 from broker.alerts.alert import Alert
 from broker.alerts.convert import clean, without_bytes
-from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._options import options, reading_settings_of
 from broker.apps.cli._output import print_json, print_table
 from broker.surveys.picture import draw_alert
 from broker.wiring import Broker
@@ -30,7 +30,7 @@ def command(
       pgb alert 1654467630315015003 --json
       pgb alert ZTF21abiuvdk --plot alert.png --avro alert.avro
     """
-    broker = Broker(settings_of(**flags))
+    broker = Broker(reading_settings_of(**flags))
     alerts = list(broker.archive.alerts(alert_id))
     latest = alerts[0]
     if avro:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._options import options, reading_settings_of
 from broker.apps.cli._output import print_json
 from broker.apps.cli.run import show, take_in
 from broker.connectors.sources.generated import GeneratedSource
@@ -24,7 +24,7 @@ def command() -> None:
 @options("survey", "home", "testid", "json")
 def list_letters(as_json: bool, **flags: Any) -> None:
     """List the dead letters with the reason of each."""
-    broker = Broker(settings_of(**flags))
+    broker = Broker(reading_settings_of(**flags))
     retried = broker.ledger.retried()
     letters: list[dict[str, Any]] = [
         {"number": number, **attributes, "retried": int(attributes["digest"]) in retried}
@@ -47,7 +47,7 @@ def list_letters(as_json: bool, **flags: Any) -> None:
 @options("survey", "home", "testid")
 def show_letter(number: int, output: Any, **flags: Any) -> None:
     """Show everything known of dead letter NUMBER, or write its bytes to a file."""
-    letters = list(_letters(Broker(settings_of(**flags))))
+    letters = list(_letters(Broker(reading_settings_of(**flags))))
     if not 1 <= number <= len(letters):
         raise UsageError(f"there is no dead letter {number}; there are {len(letters)}")
     payload, attributes = letters[number - 1]
@@ -65,7 +65,7 @@ def retry(as_json: bool, **flags: Any) -> None:
 
     Those that can be read now go through the whole broker; the others stay as they are.
     """
-    broker = Broker(settings_of(**flags))
+    broker = Broker(reading_settings_of(**flags))
     retried = broker.ledger.retried()
     left = {int(a["digest"]): payload for payload, a in _letters(broker)}
     left = {digest: payload for digest, payload in left.items() if digest not in retried}

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._options import options, reading_settings_of
 from broker.apps.cli._output import print_json
 from broker.errors import UsageError
 from broker.science.filters import CutVerdict, Explanation, Filter, explain
@@ -28,7 +28,7 @@ def command(filter_name: str, alert_id: str, as_json: bool, **flags: Any) -> Non
       pgb explain purity ZTF21abiuvdk
       pgb explain extragalactic 1654467630315015003 --json
     """
-    broker = Broker(settings_of(**flags))
+    broker = Broker(reading_settings_of(**flags))
     chosen = _filter(broker, filter_name)
     latest = next(broker.archive.alerts(alert_id))
     frames, _ = decode_batch([latest.payload], broker.survey, resolver=broker.resolver)

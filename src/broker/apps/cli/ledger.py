@@ -1,15 +1,31 @@
 """``pgb ledger``: does everything add up?"""
 
 import sys
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 
 import click
 
-from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._options import options, settings_of, surveys_in
 from broker.apps.cli._output import print_json, print_table
-from broker.pipeline.reconcile import gaps, reconcile, reconcile_sinks
+from broker.pipeline.ledger import Sums
+from broker.pipeline.reconcile import Check, Gap, gaps, reconcile, reconcile_sinks
 from broker.wiring import Broker
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What one ledger says, and whether it is so."""
+
+    name: str
+    sums: Sums
+    checks: list[Check]
+    missing: list[Gap]
+
+    @property
+    def agrees(self) -> bool:
+        return all(check.ok for check in self.checks)
 
 
 @click.command()
@@ -19,37 +35,53 @@ def command(night: datetime | None, as_json: bool, **flags: Any) -> None:
     """Add up what was received and what became of it; exit 1 if anything does not agree.
 
     Over all nights, the sums are also held against what tables and topics really contain.
+    Without --survey, every survey of the home is looked at.
     """
-    broker = Broker(settings_of(**flags))
-    date = night.date() if night else None
-    sums = broker.ledger.sums(date)
-    checks = reconcile(broker.ledger, date)
-    if date is None:
-        checks += reconcile_sinks(broker.ledger, broker.instance, broker.bus, broker.tables)
-    missing = gaps(broker.ledger)
-    agrees = all(check.ok for check in checks)
+    settings = settings_of(**flags)
+    surveys = [settings.survey] if settings.survey else surveys_in(settings.home_path)
+    accounts = [
+        _account(Broker(settings_of(**flags | {"survey": survey})), night.date() if night else None)
+        for survey in surveys or [""]
+    ]
     if as_json:
-        print_json(
-            {
-                "received": sums.received,
-                "stored": sums.stored,
-                "duplicates": sums.duplicates,
-                "dead_lettered": sums.dead_lettered,
-                "fates": sums.fates,
-                "checks": [
-                    {"what": c.what, "expected": c.expected, "found": c.found, "ok": c.ok}
-                    for c in checks
-                ],
-                "gaps": [(g.topic, g.partition, g.first, g.last) for g in missing],
-                "reconciled": agrees,
-            }
-        )
+        values = [_values(account) for account in accounts]
+        print_json(values[0] if len(values) == 1 else values)
     else:
-        rows = [(c.what, c.expected, c.found, "ok" if c.ok else "DIFFERS") for c in checks]
-        title = f"{broker.instance.name('ledger')}, {date or 'all nights'}"
-        print_table(title, ("what", "ledger", "found", ""), rows)
-        for gap in missing:
-            words = f"{gap.topic}[{gap.partition}]: {gap.first}–{gap.last} never received"
-            click.secho(words, fg="yellow")
-        click.secho("everything adds up" if agrees else "it does not add up", bold=True)
-    sys.exit(0 if agrees else 1)
+        for account in accounts:
+            _show(account)
+    sys.exit(0 if all(account.agrees for account in accounts) else 1)
+
+
+def _account(broker: Broker, night: date | None) -> _Account:
+    checks = reconcile(broker.ledger, night)
+    if night is None:
+        checks += reconcile_sinks(broker.ledger, broker.instance, broker.bus, broker.tables)
+    name = f"{broker.instance.name('ledger')}, {night or 'all nights'}"
+    return _Account(name, broker.ledger.sums(night), checks, gaps(broker.ledger))
+
+
+def _values(account: _Account) -> dict[str, Any]:
+    sums = account.sums
+    return {
+        "ledger": account.name,
+        "received": sums.received,
+        "stored": sums.stored,
+        "duplicates": sums.duplicates,
+        "dead_lettered": sums.dead_lettered,
+        "fates": sums.fates,
+        "checks": [
+            {"what": c.what, "expected": c.expected, "found": c.found, "ok": c.ok}
+            for c in account.checks
+        ],
+        "gaps": [(g.topic, g.partition, g.first, g.last) for g in account.missing],
+        "reconciled": account.agrees,
+    }
+
+
+def _show(account: _Account) -> None:
+    rows = [(c.what, c.expected, c.found, "ok" if c.ok else "DIFFERS") for c in account.checks]
+    print_table(account.name, ("what", "ledger", "found", ""), rows)
+    for gap in account.missing:
+        words = f"{gap.topic}[{gap.partition}]: {gap.first}–{gap.last} never received"
+        click.secho(words, fg="yellow")
+    click.secho("everything adds up" if account.agrees else "it does not add up", bold=True)

@@ -7,7 +7,7 @@ import click
 import orjson
 
 from broker.alerts.convert import clean, without_bytes
-from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._options import options, reading_settings_of
 from broker.apps.cli._output import print_json
 from broker.errors import PacketError, UsageError
 from broker.ports import Delivery
@@ -42,7 +42,7 @@ def command(
       pgb pull alerts_pure --max 3
       pgb pull alerts --subscription mine --filter 'attributes.is_pure = "1"' --json
     """
-    broker = Broker(settings_of(**flags))
+    broker = Broker(reading_settings_of(**flags))
     topic = _topic(broker, topic)
     name = subscription or f"{topic}-pull"
     broker.bus.subscribe(topic, name, attribute_filter=attribute_filter, ack_deadline_s=deadline)
@@ -85,7 +85,8 @@ def _readable(payload: bytes, broker: Broker) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return clean(without_bytes(open_alert(payload, survey=broker.survey.name).packet))
+        alert = open_alert(payload, survey=broker.survey.name, resolver=broker.resolver)
+        return clean(without_bytes(alert.packet))
     except PacketError:
         return base64.b64encode(payload).decode()
 

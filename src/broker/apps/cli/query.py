@@ -7,9 +7,10 @@ from typing import IO, Any
 import click
 import orjson
 import polars as pl
+import polars.selectors as cs
 
 from broker.alerts.convert import clean
-from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._options import options, reading_settings_of
 from broker.apps.cli._output import print_table
 from broker.errors import UsageError
 from broker.wiring import Broker
@@ -44,7 +45,7 @@ def command(
                  FROM ztf_alerts.alerts, UNNEST(prv_candidates) AS p"
       pgb query "SELECT * FROM ztf_alerts.verdicts WHERE object_id = @id" --param id=ZTF21abc
     """
-    broker = Broker(settings_of(**flags))
+    broker = Broker(reading_settings_of(**flags))
     rows = broker.tables.query(sql, dict(_parameter(text) for text in params))
     if form == "table" and output is None:
         _print(rows)
@@ -74,6 +75,8 @@ def _print(rows: pl.DataFrame) -> None:
 def _write(rows: pl.DataFrame, form: str, output: Path | None) -> None:
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not text: give --output FILE, or pipe it somewhere")
+    if form != "parquet":
+        rows = rows.with_columns(cs.binary().bin.encode("base64"))
     target: IO[bytes] = output.open("wb") if output else sys.stdout.buffer
     if form == "csv":
         _flat(rows).write_csv(target)

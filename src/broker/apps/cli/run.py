@@ -12,6 +12,7 @@ from broker.apps.cli._models import stage
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table, run_display
 from broker.connectors.sources.files import FileSource, Problem
+from broker.errors import UsageError
 from broker.pipeline import fitting
 from broker.pipeline.runner import Report
 from broker.ports import Source
@@ -46,12 +47,22 @@ def command(
     settings = settings_of(filters=filters or None, **flags)
     broker = Broker(settings)
     source = open_source(places, settings, follow=follow)
-    report = take_in(broker, source)
-    show(report, broker, problems_of(source), as_json=as_json)
+    report = Report()
+    try:
+        take_in(broker, source, report=report)
+    finally:
+        show(report, broker, problems_of(source), as_json=as_json)
+    if problems_of(source) and not report.received:
+        raise UsageError("nothing could be read")
 
 
-def take_in(broker: Broker, source: Source, total: int | None = None) -> Report:
-    """Run the pipeline on a source, with a live line on a terminal."""
+def take_in(
+    broker: Broker, source: Source, total: int | None = None, report: Report | None = None
+) -> Report:
+    """Run the pipeline on a source, with a live line on a terminal.
+
+    `report` is filled as the run goes, so that it holds what was done when a run is stopped.
+    """
     salt2 = stage(broker)
     with (
         broker.working(),
@@ -59,7 +70,7 @@ def take_in(broker: Broker, source: Source, total: int | None = None) -> Report:
         run_display(total) as display,
         _modules_left_alone(),
     ):
-        report = broker.pipeline(salt2).run(source, display.show)
+        report = broker.pipeline(salt2).run(source, display.show, report)
         broker.tables.compact()
     return report
 

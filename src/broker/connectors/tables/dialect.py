@@ -58,6 +58,7 @@ def translate(sql: str, bind: Bind) -> Translated:
     _unnest(tree, frozenset().union(*(it.struct_arrays for it in relations.values())))
     _slice_limited_arrays(tree)
     _rename_functions(tree)
+    _widen_numbers(tree)
     _name_columns(tree)
     parameters = tuple(sorted({it.name for it in tree.find_all(exp.Parameter)}))
     text = _generate(tree)
@@ -191,6 +192,13 @@ def _rename_functions(tree: exp.Query) -> None:
     for extract in list(tree.find_all(exp.Extract)):
         if extract.name.upper() == "DATE":
             extract.replace(exp.cast(extract.expression, "DATE"))
+
+
+def _widen_numbers(tree: exp.Query) -> None:
+    """Make 1.5 a FLOAT64, as in BigQuery; DuckDB takes it for a decimal."""
+    for number in list(tree.find_all(exp.Literal)):
+        if not number.is_string and not number.this.isdigit():
+            number.replace(exp.cast(number.copy(), exp.DataType.Type.DOUBLE))
 
 
 def _name_columns(tree: exp.Query) -> None:

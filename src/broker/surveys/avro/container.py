@@ -361,11 +361,18 @@ def _prefix(metadata: Mapping[str, bytes]) -> bytes:
     return b"".join([*parts, b"\x00"])
 
 
-def correct_container(payload: bytes) -> bytes:
+def correct_container(payload: bytes, doc: str = "") -> bytes:
     """Put "null" first where a container's schema has null as a default; see `correct_header`.
 
     The records are the same to the last bit; the sync marker and all other metadata are kept.
     A container that needs no correction is returned as it is.
+
+    Parameters
+    ----------
+    payload : bytes
+        A container.
+    doc : str
+        Documentation that the schema gets if it has none.
 
     Raises
     ------
@@ -374,6 +381,8 @@ def correct_container(payload: bytes) -> bytes:
     """
     header = read_header(payload)
     definition = correct_header(header.schema.definition)
+    if doc and "doc" not in definition:
+        definition["doc"] = doc
     if definition == header.schema.definition:
         return payload
     metadata, end = _metadata(payload)

@@ -41,5 +41,6 @@ SURVEY = Survey(
         joined=("prv_candidates", "candid", "prv_candidates_candids"),
     ),
     cutout_format="gzip",
+    schema_doc="avro alert schema for ZTF (www.ztf.caltech.edu)",
     generate=_generate,
 )
