@@ -111,7 +111,7 @@ class Broker:
     @cached_property
     def tables(self) -> ParquetTables:
         """Rows to query."""
-        return ParquetTables(self.home / "tables", sort_columns=SORT_COLUMNS)
+        return ParquetTables(self.home / "tables", sort_columns=SORT_COLUMNS, sync=True)
 
     @cached_property
     def ledger(self) -> Ledger:
