@@ -27,10 +27,10 @@ from broker.pipeline.ledger import Ledger
 from broker.pipeline.references import PacketBodies
 from broker.pipeline.runner import Limits, Pipeline, Sinks
 from broker.ports import Source, Stream
-from broker.science.filters import FILTERS, Filter, load_user_filters
-from broker.science.fitters.salt2.fitter import Painter, Salt2Fitter
+from broker.science.filters import FILTERS, Filter, load_user_filters, plugin_filters
+from broker.science.fitters.salt2.fitter import Painter, Salt2Fitter, make_fitter
 from broker.science.fitters.salt2.models import ModelStore
-from broker.science.fitters.salt2.presets import PRESETS, Preset
+from broker.science.fitters.salt2.presets import PRESETS, Preset, with_original_errors
 from broker.science.fitters.salt2.tables import SourceTables, build_tables
 from broker.surveys import (
     DEFAULT_SURVEY,
@@ -81,8 +81,9 @@ class Broker:
 
     @cached_property
     def filters(self) -> Sequence[Filter]:
-        """The built-in filters and the user's."""
-        user = load_user_filters([Path(path) for path in self.settings.filters])
+        """The built-in filters, those of installed plug-ins, and the user's."""
+        files = [Path(path) for path in self.settings.filters]
+        user = [*plugin_filters(), *load_user_filters(files)]
         names = [chosen.name for chosen in (*FILTERS.values(), *user)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"setting 'filters': two filters are named {', '.join(twice)}")
@@ -163,8 +164,8 @@ class Broker:
             self.models.source(name), bands, cache=self.settings.cache_path / "tables"
         )
 
-    def preset(self, name: str = "") -> Preset:
-        """Return named settings of a fit.
+    def preset(self, name: str = "", *, original_errors: bool = False) -> Preset:
+        """Return named settings of a fit, with the first broker's flux errors if asked for.
 
         Raises
         ------
@@ -174,7 +175,25 @@ class Broker:
         name = name or self.settings.salt2_preset
         if name not in PRESETS:
             raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
-        return PRESETS[name]
+        preset = PRESETS[name]
+        return with_original_errors(preset) if original_errors else preset
+
+    def fitter(self, preset: Preset, model: str = "", engine: str = "fast") -> Salt2Fitter:
+        """Make a fitter for the survey's passbands.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such engine, or model data is missing; says what to do.
+        """
+        return make_fitter(
+            self.models,
+            self.passbands(),
+            preset,
+            model=model or self.settings.salt2_model,
+            engine=engine,
+            cache=self.settings.cache_path / "tables",
+        )
 
     def salt2_stage(self) -> Salt2Stage:
         """Make the stage that fits supernova light curves.
@@ -187,10 +206,11 @@ class Broker:
         photometry = self.survey.photometry
         if photometry is None:
             raise ConfigError(f"alerts of {self.survey.name} have no light curve to fit")
-        tables, preset = self.source_tables(), self.preset()
-        painter = Painter(tables, preset) if self.settings.plots == "always" else None
+        preset = self.preset()
+        fitter = self.fitter(preset)
+        painter = Painter(fitter.tables, preset) if self.settings.plots == "always" else None
         history = StoredHistory(self.archive)
-        return Salt2Stage(Salt2Fitter(tables, preset), photometry, EXTRAGALACTIC, history, painter)
+        return Salt2Stage(fitter, photometry, EXTRAGALACTIC, history, painter)
 
     def pipeline(self, salt2: Salt2Stage | None = None) -> Pipeline:
         """Make the pipeline of this worker, with fits if their stage is given."""

@@ -127,6 +127,16 @@ def test_a_table_of_photometry_is_fitted_object_by_object(fitted: Broker):
     assert fits["z"][0] == 0.045
 
 
+def test_the_first_brokers_errors_are_there_when_asked_for(fitted: Broker):
+    """1.505 times larger, so that chi-squared is 2.27 times smaller."""
+    row = fitted.tables.query("SELECT objectId FROM ztf_alerts.salt2 WHERE success = 1 LIMIT 1")
+
+    right = fit(row.item(), broker=fitted).table()
+    original = fit(row.item(), broker=fitted, original_errors=True).table()
+
+    assert right["chisq"].item() / original["chisq"].item() == pytest.approx(2.2655, rel=0.02)
+
+
 def test_a_stored_object_is_fitted_by_its_id(fitted: Broker):
     """With a prior on its redshift."""
     row = fitted.tables.query("SELECT objectId FROM ztf_alerts.salt2 WHERE success = 1 LIMIT 1")

@@ -12,7 +12,6 @@ from broker.alerts.photometry import mag_to_flux
 from broker.config import load_settings
 from broker.errors import UsageError
 from broker.pipeline.fitting import StoredHistory, as_frame
-from broker.science.fitters.salt2.fitter import Engine, Salt2Fitter
 from broker.science.fitters.salt2.presets import Redshift
 from broker.science.fitters.salt2.result import Salt2Fit
 from broker.surveys import open_alert
@@ -65,6 +64,7 @@ def fit(
     preset: str = "",
     redshift: Redshift | None = None,
     engine: str = "fast",
+    original_errors: bool = False,
     progress: Progress | None = None,
 ) -> Fits:
     """Fit SALT2 to one light curve, or to thousands.
@@ -84,6 +84,8 @@ def fit(
         Fixed redshift, or prior, of every light curve that has none of its own.
     engine : str
         ``fast``, or ``sncosmo``.
+    original_errors : bool
+        Scale flux errors by 1.505, as the first broker did.
     progress : callable, optional
         Called as fits are done.
 
@@ -96,7 +98,8 @@ def fit(
     """
     broker = broker or Broker(load_settings())
     targets = list(_targets(what, broker))
-    fitter = _fitter(broker, model, preset, engine)
+    settings = broker.preset(preset, original_errors=original_errors)
+    fitter = broker.fitter(settings, model, engine)
     fits: list[Salt2Fit] = []
     for start in range(0, len(targets), _TOGETHER):
         chunk = targets[start : start + _TOGETHER]
@@ -105,19 +108,6 @@ def fit(
         if progress is not None:
             progress(len(fits), len(targets))
     return Fits(fits, [target.curve for target in targets])
-
-
-def _fitter(broker: Broker, model: str, preset: str, engine: str) -> Salt2Fitter:
-    tables, settings = broker.source_tables(model), broker.preset(preset)
-    chosen: Engine | None = None
-    if engine == "sncosmo":
-        from broker.science.fitters.salt2.sncosmo_engine import SncosmoEngine
-
-        source = broker.models.source(model or broker.settings.salt2_model)
-        chosen = SncosmoEngine(source, broker.models.bandpasses(broker.passbands()), settings)
-    elif engine != "fast":
-        raise UsageError(f"there is no engine {engine!r}: use fast or sncosmo")
-    return Salt2Fitter(tables, settings, chosen)
 
 
 def _targets(what: str | Path | pl.DataFrame, broker: Broker) -> Iterator[Target]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,6 @@ class StoredHistory:
     """
 
     archive: AlertArchive
-    _no_epochs: tuple[Record, ...] = field(default=(), repr=False)
 
     def __call__(
         self, object_ids: Sequence[Any], mjds: Sequence[float]

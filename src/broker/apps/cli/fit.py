@@ -36,6 +36,7 @@ _MOST_SHOWN = 20
     show_default=True,
     help="sncosmo is the reference, some hundred times slower.",
 )
+@click.option("--original-errors", is_flag=True, help="The first broker's, 1.5 times too large.")
 @click.option("--plot", type=click.Path(path_type=Path), help="PNG file, or folder for several.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="CSV or Parquet.")
 def command(
@@ -44,6 +45,7 @@ def command(
     preset: str,
     redshift: str | None,
     engine: str,
+    original_errors: bool,
     plot: Path | None,
     output: Path | None,
     as_json: bool,
@@ -63,7 +65,8 @@ def command(
     broker = Broker(settings_of(**flags))
     _be_ready(broker, model)
     known = _redshift(redshift) if redshift else None
-    fits = _fit(what, broker, model=model, preset=preset, redshift=known, engine=engine)
+    how = {"model": model, "preset": preset, "redshift": known, "engine": engine}
+    fits = _fit(what, broker, original_errors=original_errors, **how)
     table = fits.table()
     if output:
         table.write_parquet(output) if output.suffix == ".parquet" else table.write_csv(output)
