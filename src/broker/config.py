@@ -13,6 +13,16 @@ from broker.errors import ConfigError
 
 _PREFIX = "PGB_"
 
+_ALSO_COUNTS = {
+    "SNCOSMO_DATA_DIR": "model_dir",
+    "GOOGLE_CLOUD_PROJECT": "project",
+    "PUBSUB_EMULATOR_HOST": "pubsub_emulator",
+    "STORAGE_EMULATOR_HOST": "storage_emulator",
+    "BIGQUERY_EMULATOR_HOST": "bigquery_emulator",
+    "BIGQUERY_STORAGE_EMULATOR_HOST": "bigquery_storage_emulator",
+}
+"""Variables of others that our settings take their values from."""
+
 
 def _setting(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
@@ -59,6 +69,22 @@ class Settings:
     max_packet_mb: float = _setting(16.0, "Larger packets become dead letters, in MB.")
     schema_registry: str = _setting("", "Base URL of a Confluent-compatible schema registry.")
     bus: str = _setting("", "Where messages are published, if not in the home: a URL.")
+    files: str = _setting(
+        "", "Where objects (pictures, packets) are stored, if not in the home: a URL."
+    )
+    tables: str = _setting("", "Where rows are written, if not in the home: a URL.")
+    alert_files: str = _setting(
+        "auto",
+        "Whether each alert gets an Avro file of its own: always, never, or auto (in a cloud).",
+    )
+    project: str = _setting("", "Google Cloud project, as GOOGLE_CLOUD_PROJECT, which also counts.")
+    region: str = _setting("us-central1", "Google Cloud region of buckets, datasets and jobs.")
+    pubsub_emulator: str = _setting("", "host:port, as PUBSUB_EMULATOR_HOST, which also counts.")
+    storage_emulator: str = _setting("", "URL, as STORAGE_EMULATOR_HOST, which also counts.")
+    bigquery_emulator: str = _setting("", "URL, as BIGQUERY_EMULATOR_HOST, which also counts.")
+    bigquery_storage_emulator: str = _setting(
+        "", "host:port, as BIGQUERY_STORAGE_EMULATOR_HOST, which also counts."
+    )
     kafka_profile: str = _setting("", "How Kafka is reached: a profile of the survey.")
     kafka_group: str = _setting("", "Consumer group; by default the instance's consumer.")
     kafka_user: str = _setting("", "Kafka user name, Kerberos principal or OAuth client id.")
@@ -116,8 +142,9 @@ def load_settings(
     found: dict[str, Any] = {}
     if file is not None:
         found |= _from_file(file, known)
-    if data_dir := environ.get("SNCOSMO_DATA_DIR"):
-        found["model_dir"] = data_dir
+    for variable, name in _ALSO_COUNTS.items():
+        if value := environ.get(variable):
+            found[name] = value
     for name in known:
         if value := environ.get(_PREFIX + name.upper()):
             found[name] = value
