@@ -77,6 +77,12 @@ class Settings:
         "auto",
         "Whether each alert gets an Avro file of its own: always, never, or auto (in a cloud).",
     )
+    alert_file_name: str = _setting(
+        "", "How an alert's own file is named, like {topic}/{object_id}/{source_id}.avro."
+    )
+    patience_s: float = _setting(
+        600.0, "How long a cloud service that does not answer is waited for before giving up, s."
+    )
     project: str = _setting("", "Google Cloud project, as GOOGLE_CLOUD_PROJECT, which also counts.")
     region: str = _setting("us-central1", "Google Cloud region of buckets, datasets and jobs.")
     pubsub_emulator: str = _setting("", "host:port, as PUBSUB_EMULATOR_HOST, which also counts.")

@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from broker.config import Settings
@@ -22,11 +23,12 @@ from broker.connectors.tables.parquet import ParquetTables
 from broker.errors import ConfigError, UsageError
 from broker.instance import Instance
 from broker.pipeline.archive import AlertArchive, PacketReader
+from broker.pipeline.copies import Copies, check_layout
 from broker.pipeline.fitting import Salt2Stage, StoredHistory
 from broker.pipeline.ledger import Ledger
 from broker.pipeline.references import PacketBodies
 from broker.pipeline.runner import Limits, Pipeline, Sinks
-from broker.ports import Source, Stream
+from broker.ports import Files, Source, Stream, Tables
 from broker.science.filters import FILTERS, Filter, load_user_filters, plugin_filters
 from broker.science.fitters.salt2.fitter import Painter, Salt2Fitter, make_fitter
 from broker.science.fitters.salt2.models import ModelStore
@@ -50,6 +52,19 @@ STREAMS: Mapping[str, tuple[str, str]] = {
     "kafka": ("broker.connectors.streams.kafka:KafkaStream", "kafka"),
 }
 """Scheme of a bus -> class path of its stream and the extra that installs it."""
+
+FILES: Mapping[str, tuple[str, str]] = {
+    "gs": ("broker.connectors.files.gcs:GcsFiles", "gcp"),
+}
+"""Scheme of an object store -> class path of its files and the extra that installs it."""
+
+TABLES: Mapping[str, tuple[str, str]] = {
+    "bigquery": ("broker.connectors.tables.bigquery:BigQueryTables", "gcp"),
+}
+"""Scheme of a warehouse -> class path of its tables and the extra that installs it."""
+
+PACKETS_TOO = ("pubsub",)
+"""Buses that also get the packets, as their readers cannot reach into a home."""
 
 EXTRAGALACTIC = "extragalactic"
 """The filter whose alerts are fitted."""
@@ -100,18 +115,27 @@ class Broker:
 
     @cached_property
     def bus(self) -> Stream:
-        """Where messages go: the home's topics or a cluster's; packets stay in the home."""
+        """Where messages go: the home's topics, a cluster's (packets stay home) or a cloud's."""
         url = self.settings.bus
         if not url:
             return self.stream
-        kind = _load(url.split("://", 1)[0], STREAMS)
+        kind = _load(_scheme(url), STREAMS)
+        bus: Stream = kind.from_url(url, self.settings, owner=_mark_of(self.home))
+        if self._packets_too:
+            return bus
         kept = frozenset(map(self.instance.name, ("alerts", "deadletters")))
-        owner = _mark_of(self.home)
-        return SplitStream(self.stream, kind.from_url(url, self.settings, owner=owner), kept)
+        return SplitStream(self.stream, bus, kept)
+
+    @property
+    def _packets_too(self) -> bool:
+        return _scheme(self.settings.bus) in PACKETS_TOO
 
     @cached_property
-    def tables(self) -> ParquetTables:
+    def tables(self) -> Tables:
         """Rows to query."""
+        if url := self.settings.tables:
+            tables: Tables = _load(_scheme(url), TABLES).from_url(url, self.settings)
+            return tables
         return ParquetTables(self.home / "tables", sort_columns=SORT_COLUMNS, sync=True)
 
     @cached_property
@@ -135,9 +159,33 @@ class Broker:
         return SchemaResolver(SchemaRegistry(url, cache) if url else None)
 
     @cached_property
-    def files(self) -> FolderFiles:
+    def files(self) -> Files:
         """Pictures and other objects."""
+        if url := self.settings.files:
+            files: Files = _load(_scheme(url), FILES).from_url(url, self.settings)
+            return files
         return FolderFiles(self.home / "files")
+
+    @property
+    def bucket_project(self) -> str:
+        """Project whose id the names of buckets start with; empty in a home."""
+        if not self.settings.files:
+            return ""
+        return urlsplit(self.settings.files).netloc or self.settings.project
+
+    def copies(self) -> Copies:
+        """Say where packets go besides the journal.
+
+        Raises
+        ------
+        ConfigError
+            If setting ``alert_files`` is none of its choices.
+        """
+        choices = {"always": True, "never": False, "auto": bool(self.settings.files)}
+        if self.settings.alert_files not in choices:
+            raise ConfigError(f"setting 'alert_files' must be one of {', '.join(choices)}")
+        files = self.files if choices[self.settings.alert_files] else None
+        return Copies(files, self.bus if self._packets_too else None)
 
     @cached_property
     def models(self) -> ModelStore:
@@ -221,9 +269,16 @@ class Broker:
             self.bus,
             self.tables,
             self.files,
+            self.copies(),
+            self.bucket_project,
+            check_layout(settings.alert_file_name),
         )
+        remote = settings.bus or settings.files or settings.tables
         limits = Limits(
-            settings.batch_alerts, settings.batch_wait_s, int(settings.max_packet_mb * 1e6)
+            settings.batch_alerts,
+            settings.batch_wait_s,
+            int(settings.max_packet_mb * 1e6),
+            settings.patience_s if remote else 0.0,
         )
         return Pipeline(
             self.instance,
@@ -284,9 +339,12 @@ def open_source(places: Sequence[str], settings: Settings, *, follow: bool = Fal
         return FileSource([Path(place) for place in places], follow=follow, max_bytes=limit)
     if len(places) > 1:
         raise UsageError("give one URL, or any number of files and folders")
-    scheme = urls[0].split("://", 1)[0]
-    source: Source = _load(scheme, SOURCES).from_url(urls[0], settings, follow=follow)
+    source: Source = _load(_scheme(urls[0]), SOURCES).from_url(urls[0], settings, follow=follow)
     return source
+
+
+def _scheme(url: str) -> str:
+    return url.split("://", 1)[0]
 
 
 def _mark_of(home: Path) -> str:

@@ -10,14 +10,10 @@ import polars as pl
 
 from broker.alerts.convert import to_json_bytes
 from broker.alerts.sky import healpix_ids
-from broker.instance import Instance
 from broker.pipeline.intake import MAX_REJECT_BYTES, NewAlerts, Reject
 from broker.pipeline.references import Bodies
 from broker.ports import Messages
 from broker.science.filters import Filter, Verdicts, evaluate
-
-NO_TOPIC = "no_topic"
-"""Folder of the files of alerts that came without the name of a Kafka topic."""
 
 _EMPTY = b""
 
@@ -142,25 +138,17 @@ def _chosen(bodies: Callable[[], Sequence[bytes]], rows: Sequence[int]) -> list[
     return [made[i] for i in rows]
 
 
-def announcements(made: Made, instance: Instance, now: datetime) -> Messages:
+def announcements(made: Made, bucket: str, names: pl.Series, now: datetime) -> Messages:
     """Return the empty messages that announce each alert's Avro file."""
     attributes = made.attributes.select(
-        pl.lit(instance.bucket("alert_avros")).alias("bucketId"),
-        file_names(made),
+        pl.lit(bucket).alias("bucketId"),
+        names.alias("filename"),
         pl.lit("OBJECT_FINALIZE").alias("eventType"),
         pl.lit(now.astimezone(UTC).isoformat()).alias("eventTime"),
         pl.lit("NONE").alias("payloadFormat"),
         pl.all(),
     )
     return Messages([_EMPTY] * len(attributes), attributes)
-
-
-def file_names(made: Made) -> pl.Series:
-    """Name each alert's Avro file: ``{topic}/{object}/{source}.avro``."""
-    keys = made.alerts.frame.keys
-    topic = made.alerts.origins["topic"].fill_null(NO_TOPIC)
-    name = pl.concat_str(topic, pl.lit("/"), keys["object_id"], pl.lit("/"), keys["source_id"])
-    return keys.select((name + ".avro").alias("filename")).to_series()
 
 
 def dead_letters(rejects: Sequence[Reject], now: datetime) -> Messages:

@@ -14,17 +14,21 @@ is mended by doing 3 and 4 once more from the journal, when the worker starts ag
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Event
 
 import polars as pl
 
 from broker.instance import Instance
 from broker.pipeline import fitting, intake, products
+from broker.pipeline.copies import Copies, file_names
 from broker.pipeline.fitting import Salt2Stage
 from broker.pipeline.ledger import Ledger, utc_now
+from broker.pipeline.patience import patiently
 from broker.pipeline.references import references
 from broker.ports import BatchKey, Files, Journal, Messages, Source, SourceBatch, Stream, Tables
 from broker.science.filters import Filter
@@ -41,22 +45,30 @@ Counts = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    """Where everything goes: packets as sent, rejects, messages, rows, pictures."""
+    """Where everything goes: packets as sent, rejects, messages, rows, pictures.
+
+    `copies` says where packets go besides the journal; `project` is the cloud project whose id
+    the names of buckets start with.
+    """
 
     journal: Journal
     dead_letters: Journal
     stream: Stream
     tables: Tables
     files: Files
+    copies: Copies = field(default_factory=Copies)
+    project: str = ""
+    file_layout: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much travels together, and what is too much."""
+    """How much travels together, what is too much, and for how long a service is waited for."""
 
     batch_alerts: int = 1024
     batch_wait_s: float = 0.25
     max_packet_bytes: int = 16 << 20
+    patience_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -135,6 +147,7 @@ class Pipeline:
         self._limits = limits
         self._resolver = resolver
         self._clock = clock
+        self._stopped = Event()
         self.report = Report()
 
     def run(
@@ -158,6 +171,7 @@ class Pipeline:
             ThreadPoolExecutor(1, "keep") as keeper,
             ThreadPoolExecutor(1, "tell") as teller,
             ThreadPoolExecutor(1, "merge") as merger,
+            self._stop_waiting_on_error(),
         ):
             for batch in source.batches(self._limits.batch_alerts, self._limits.batch_wait_s):
                 if len(batch.payloads):
@@ -175,6 +189,15 @@ class Pipeline:
         self._show(started, on_progress)
         return self.report
 
+    @contextmanager
+    def _stop_waiting_on_error(self) -> Iterator[None]:
+        """Let no thread wait for a service when the run is stopped."""
+        try:
+            yield
+        except BaseException:
+            self._stopped.set()
+            raise
+
     def recover(self) -> None:
         """Finish or release the batches that a crash left open."""
         for key in self._ledger.open_batches():
@@ -182,7 +205,7 @@ class Pipeline:
             rejected = self._sinks.dead_letters.read(key)
             self._ledger.release(key, alerts=kept is None, rejects=rejected is None)
             made = self._remake(kept) if kept is not None else []
-            self._ledger.close(key, self._tell(key, made), self._clock())
+            self._ledger.close(key, self._tell(key, made, rejected), self._clock())
             self.report.recovered_batches += 1
 
     def _take(self, batch: SourceBatch) -> _Work:
@@ -211,25 +234,43 @@ class Pipeline:
             for frame in frames
         ]
 
-    def _keep(self, work: _Work) -> None:
+    def _keep(self, work: _Work) -> Messages | None:
+        """Append packets and dead letters to their logs; return the letters."""
         if work.made:
             messages = products.join([products.packets(part) for part in work.made])
             self._sinks.journal.append(work.key, messages)
-        if work.rejects:
-            letters = products.dead_letters(work.rejects, self._clock())
-            self._sinks.dead_letters.append(work.key, letters)
+        if not work.rejects:
+            return None
+        letters = products.dead_letters(work.rejects, self._clock())
+        self._sinks.dead_letters.append(work.key, letters)
+        return letters
 
-    def _tell_once_kept(self, work: _Work, kept: "Future[None]") -> _Work:
-        kept.result()
-        fates = self._tell(work.key, work.made)
+    def _tell_once_kept(self, work: _Work, kept: "Future[Messages | None]") -> _Work:
+        fates = self._tell(work.key, work.made, kept.result())
         self._ledger.close(work.key, fates, self._clock())
         self._count(work, fates)
         return work
 
-    def _tell(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
-        """Write rows and messages; each sink knows the key, so that a repeat adds nothing."""
+    def _tell(
+        self, key: BatchKey, made: Sequence[products.Made], letters: Messages | None
+    ) -> Counts:
+        """Write rows and messages; each sink knows the key, so that a repeat adds nothing.
+
+        A service that does not answer is waited for, as everything here can be done again.
+        """
+        attempts = patiently(self._limits.patience_s, self._stopped)
+        return attempts(self._tell_once, key, made, letters)
+
+    def _tell_once(
+        self, key: BatchKey, made: Sequence[products.Made], letters: Messages | None
+    ) -> Counts:
+        copies, name = self._sinks.copies, self._instance.name
+        stored = copies.store(self._bucket("alert_avros"), made, self._sinks.file_layout)
+        copies.send(name("alerts"), made, key)
+        copies.send_letters(name("deadletters"), letters, key)
         return products.merge_fates(
             products.count_verdicts(made, self._filters),
+            stored,
             self._append_rows(key, made),
             self._publish(key, made),
             self._fit(key, made),
@@ -244,7 +285,7 @@ class Pipeline:
         if rows:
             table = pl.concat(rows, how="vertical_relaxed")
             self._sinks.tables.append(self._instance.dataset, fitting.NAME, table, key)
-        bucket = self._instance.bucket(fitting.BUCKET)
+        bucket = self._bucket(fitting.BUCKET)
         for result in results:
             for name, picture in result.pictures.items():
                 self._sinks.files.create(bucket, name, picture, {"contentType": "image/png"})
@@ -267,7 +308,10 @@ class Pipeline:
 
     def _publish(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         now = self._clock()
-        announced = [products.announcements(part, self._instance, now) for part in made]
+        bucket, layout = self._bucket("alert_avros"), self._sinks.file_layout
+        announced = [
+            products.announcements(part, bucket, file_names(part, layout), now) for part in made
+        ]
         fates: Counts = products.merge_fates(
             {"published": {self._instance.name("alerts"): sum(len(m.payloads) for m in announced)}},
             {"published": self._send("alert_avros", announced, key)},
@@ -285,6 +329,9 @@ class Pipeline:
             fate = {"published": sent, f"published by filter {chosen.name}": sent}
             fates = products.merge_fates(fates, fate)
         return fates
+
+    def _bucket(self, stub: str) -> str:
+        return self._instance.bucket(stub, self._sinks.project or None)
 
     def _send(self, stub: str, parts: Sequence[Messages], key: BatchKey) -> Mapping[str, int]:
         topic = self._instance.name(stub)

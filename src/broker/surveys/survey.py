@@ -56,6 +56,8 @@ class Survey:
     clustered_tables : bool
         Whether its tables also have the time of publication and the HEALPix ids, by which
         they are partitioned and clustered.
+    file_layout : str
+        How an alert's own file is named.
     generate : callable, optional
         Makes packets of a night from a count, a seed and a date.
     """
@@ -71,6 +73,7 @@ class Survey:
     cutout_format: str = ""
     schema_doc: str = ""
     clustered_tables: bool = False
+    file_layout: str = "{topic}/{object_id}/{source_id}.avro"
     generate: Generate | None = None
 
     @cached_property

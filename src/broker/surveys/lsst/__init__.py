@@ -24,4 +24,6 @@ SURVEY = Survey(
     source_table=SourceTable(record="diaSource"),
     cutout_format="fits",
     clustered_tables=True,
+    file_layout="{version}/kafkaPublishTimestamp={date}/{object_key}={object_id}/"
+    "{source_key}={source_id}.avro",
 )

@@ -1,0 +1,166 @@
+"""Copies of packets outside the home: a file of each alert, and messages on a bus."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from broker.errors import ConfigError
+from broker.pipeline import products
+from broker.pipeline.products import Made
+from broker.ports import BatchKey, Files, Messages, Stream
+
+STAGE = "alert files"
+"""Name in the ledger of the stage that stores a file of each alert."""
+
+_UPLOADS = 32
+"""Files stored at the same time; a cloud answers after some 50 ms, whatever the size."""
+
+NO_TOPIC = "no_topic"
+"""Folder of the files of alerts that came without the name of a Kafka topic."""
+
+PLACEHOLDERS = (
+    *("topic", "timestamp", "date", "version"),
+    *("object_key", "object_id", "source_key", "source_id"),
+)
+"""What the name of an alert's file may be made of."""
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Where packets go besides the journal.
+
+    Parameters
+    ----------
+    files : Files, optional
+        Gets one object an alert.
+    bus : Stream, optional
+        Gets packets and dead letters as messages.
+    """
+
+    files: Files | None = None
+    bus: Stream | None = None
+
+    def store(self, bucket: str, made: Sequence[Made], layout: str) -> dict[str, dict[str, int]]:
+        """Store a file of each alert unless it is there; count both.
+
+        A file that is there already stops nothing: that it was stored and that its messages
+        were sent are recorded apart, so that a crash between the two loses neither.
+        """
+        if self.files is None or not made:
+            return {}
+        jobs = (job for part in made for job in _jobs(part, layout))
+        with ThreadPoolExecutor(_UPLOADS, "store") as pool:
+            create = self.files.create
+            fates = list(pool.map(lambda job: create(bucket, *job), jobs))
+        return {STAGE: {"stored": sum(fates), "there already": len(fates) - sum(fates)}}
+
+    def send(self, topic: str, made: Sequence[Made], key: BatchKey) -> None:
+        """Publish packets as sent."""
+        if self.bus is not None and made:
+            self.bus.publish(topic, products.join([products.packets(part) for part in made]), key)
+
+    def send_letters(self, topic: str, letters: Messages | None, key: BatchKey) -> None:
+        """Publish dead letters."""
+        if self.bus is not None and letters is not None:
+            self.bus.publish(topic, letters, key)
+
+
+def _jobs(made: Made, layout: str) -> Iterator[tuple[str, bytes, Mapping[str, str]]]:
+    """Yield name, bytes and metadata of each alert's file."""
+    keys, (object_key, source_key) = made.alerts.frame.keys, _id_names(made)
+    told = pl.DataFrame(
+        {
+            "file_origin_message_id": made.alerts.origins["place"],
+            object_key: keys["object_id"],
+            source_key: keys["source_id"],
+            "ra": keys["ra"],
+            "dec": keys["dec"],
+        }
+    )
+    names = file_names(made, layout)
+    for name, payload, row in zip(
+        names, made.alerts.payloads, told.iter_rows(named=True), strict=True
+    ):
+        yield name, bytes(payload), _texts(row)
+
+
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+    texts = {name: str(value) for name, value in row.items() if value is not None}
+    return texts | {"contentType": "application/avro"}
+
+
+def _id_names(made: Made) -> tuple[str, str]:
+    return made.alerts.frame.survey.id_attributes
+
+
+def file_names(made: Made, layout: str = "") -> pl.Series:
+    """Name each alert's Avro file.
+
+    Parameters
+    ----------
+    made : Made
+        Alerts of one schema.
+    layout : str
+        Text with placeholders; by default the survey's own layout. There are ``topic``,
+        ``timestamp`` [ms since 1970], ``date`` (UTC), ``version``, ``object_key``,
+        ``object_id``, ``source_key`` and ``source_id``.
+    """
+    known = _placeholders(made)
+    pieces = _PLACEHOLDER.split(layout or made.alerts.frame.survey.file_layout)
+    texts = [known[piece] if at % 2 else pl.lit(piece) for at, piece in enumerate(pieces)]
+    ids = made.alerts.frame.keys.select("object_id", "source_id")
+    rows = pl.concat([ids, made.attributes], how="horizontal")
+    return rows.select(pl.concat_str(texts).alias("filename")).to_series()
+
+
+def check_layout(layout: str) -> str:
+    """Return a layout of file names whose placeholders all exist.
+
+    Raises
+    ------
+    ConfigError
+        If one is unknown, or names could be the same for two alerts.
+    """
+    used = set(_PLACEHOLDER.findall(layout))
+    if unknown := sorted(used - set(PLACEHOLDERS)):
+        raise ConfigError(
+            f"setting 'alert_file_name' has no {unknown[0]!r}; there are {', '.join(PLACEHOLDERS)}"
+        )
+    if layout and not used & {"source_id", "timestamp"}:
+        raise ConfigError("setting 'alert_file_name' must hold {source_id} or {timestamp}")
+    return layout
+
+
+def _placeholders(made: Made) -> dict[str, pl.Expr]:
+    survey = made.alerts.frame.survey
+    sent = pl.col("kafka.timestamp").cast(pl.Int64)
+    arrived = pl.from_epoch(sent, time_unit="ms").dt.strftime("%Y-%m-%d")
+    return {
+        "topic": pl.col("kafka.topic").fill_null(NO_TOPIC),
+        "timestamp": sent.cast(pl.String).fill_null("no_timestamp"),
+        "date": arrived.fill_null("no_date"),
+        "version": pl.col("schema_version"),
+        "object_key": _object_key(made),
+        "object_id": pl.col("object_id").cast(pl.String),
+        "source_key": pl.lit(_last_word(survey.id_attributes[1])),
+        "source_id": pl.col("source_id").cast(pl.String),
+    }
+
+
+def _object_key(made: Made) -> pl.Expr:
+    """Name the field that an alert's object id comes from; surveys may have several."""
+    frame = made.alerts.frame
+    names = [spot.attribute for spot in frame.survey.schema_map.locations("objectid")]
+    used = [name for name in dict.fromkeys(names) if name in made.attributes.columns]
+    named = [pl.when(pl.col(name).is_not_null()).then(pl.lit(_last_word(name))) for name in used]
+    return pl.coalesce(*named, pl.lit(_last_word(frame.survey.id_attributes[0])))
+
+
+def _last_word(attribute: str) -> str:
+    return attribute.rsplit("_", 1)[-1]
