@@ -1,6 +1,8 @@
 """The durable log: prefixes, rolling, torn tails, damage, full disks."""
 
+import os
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import polars as pl
@@ -96,6 +98,44 @@ def test_any_payloads_come_back(
     read = list(map(log.read, log.keys()))
     assert sent == [list(found.payloads) for found in read if found]
     log.close()
+
+
+LARGE = (0, 4095, 4096, 262_143, 262_144, 300_001, 2_097_152, 2_097_153, 5_000_000)
+"""Bytes of payloads around those at which the way to the disk changes."""
+
+
+@pytest.fixture(params=[True, False], ids=["past the cache", "through the cache"])
+def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run with and without a system that can write past its cache."""
+    if not request.param:
+        monkeypatch.delattr(os, "O_DIRECT", raising=False)
+
+
+@pytest.mark.usefixtures("direct")
+def test_large_batches_come_back(tmp_path: Path) -> None:
+    """Large batches at any place of the file are whole, and so are the small ones between."""
+    log, random = SegmentLog(tmp_path, "w0"), Random(1)
+    sent = [[random.randbytes(size), b"small", random.randbytes(size // 3)] for size in LARGE]
+    for number, payloads in enumerate(sent):
+        log.append(BatchKey("w0", number), Messages(payloads, pl.DataFrame()))
+
+    assert sent == [list(found.payloads) for found in map(log.read, log.keys()) if found]
+    log.close()
+
+
+@pytest.mark.usefixtures("direct")
+def test_full_disk_in_a_large_batch(tmp_path: Path) -> None:
+    """A large batch that finds no room leaves the log as it was, and can be appended later."""
+    writer, large = SegmentWriter(tmp_path / "w0"), Messages([bytes(5_000_000)], pl.DataFrame())
+    writer.append(0, batch(0))
+    size = segment(tmp_path / "w0").stat().st_size
+    with file_size_limit(size + 3_000_001), pytest.raises(TransientError, match="disk full"):
+        writer.append(1, large)
+    assert size == segment(tmp_path / "w0").stat().st_size
+
+    writer.append(1, large)
+    writer.close()
+    assert numbers(tmp_path / "w0") == [0, 1]
 
 
 def test_one_message(tmp_path: Path) -> None:
