@@ -1,8 +1,6 @@
 """``pgb run``: take in alerts from files, folders, archives or a URL."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +9,7 @@ import click
 from broker.apps.cli._models import stage
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table, run_display
+from broker.apps.process import taking_in
 from broker.connectors.sources.files import FileSource, Problem
 from broker.errors import UsageError
 from broker.pipeline import fitting
@@ -23,7 +22,7 @@ _MAX_PROBLEMS_SHOWN = 20
 
 @click.command()
 @click.argument("places", nargs=-1, required=True, metavar="PLACE...")
-@options("survey", "home", "testid", "worker", "json")
+@options("survey", "home", "testid", "worker", "bus", "files", "tables", "json")
 @click.option("--follow", is_flag=True, help="Go on when the end is reached; stop with Ctrl-C.")
 @click.option(
     "--plots", type=click.Choice(["always", "never"]), help="When fits are drawn (always)."
@@ -43,6 +42,7 @@ def command(
       pgb run alerts/ --survey ztf
       pgb run ztf_public_20181129.tar.gz --json
       pgb run incoming/ --follow
+      pgb run pubsub://my-project/ztf-alerts-in --bus pubsub:// --files gs:// --tables bigquery://
     """
     settings = settings_of(filters=filters or None, **flags)
     broker = Broker(settings)
@@ -68,21 +68,11 @@ def take_in(
         broker.working(),
         closing(source),
         run_display(total) as display,
-        _modules_left_alone(),
+        taking_in(),
     ):
         report = broker.pipeline(salt2).run(source, display.show, report)
         broker.tables.compact()
     return report
-
-
-@contextmanager
-def _modules_left_alone() -> Iterator[None]:
-    """Keep the collector, which thousands of packet views wake often, from walking modules."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def problems_of(source: Source) -> list[Problem]:

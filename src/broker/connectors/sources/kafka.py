@@ -52,7 +52,10 @@ _PROPERTIES = {
     # A dead worker's partitions go to the others after this time.
     "session.timeout.ms": 10_000,
     "max.poll.interval.ms": 600_000,
-    "queued.max.messages.kbytes": 131_072,
+    # What is fetched ahead stays small enough for the processor's cache, and fetching goes on
+    # as soon as there is room; the library's own pause is a second.
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.queue.backoff.ms": 5,
     "fetch.wait.max.ms": 100,
 }
 _MAX_BATCH_BYTES = 64 << 20
