@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,13 +15,16 @@ from typing import Any
 import fastavro
 
 from broker.apps.benchmarks._packets import packets, renumbered
+from broker.apps.process import taking_in
 from broker.config import Settings
 from broker.wiring import Broker, open_source
 
 _TOPICS = 16
-"""Topics of a round: the mock cluster keeps 5 MB of each of their four partitions."""
+"""Topics of a round on the mock cluster, which keeps 5 MB of each of their four partitions."""
 
-_RIVAL_ALERTS = 512
+_PARTITIONS = 4
+_AT_ONCE = 64
+"""Messages that the rival asks for at once; with more in hand it is slower."""
 
 # librdkafka's mock cluster in a process of its own, so that its work is nobody's time.
 _CLUSTER = """
@@ -34,9 +38,12 @@ sys.stdin.read()
 
 
 def run(
-    place: Path | None = None, rounds: int = 3, alerts: int = 3072, server: str = ""
+    place: Path | None = None, rounds: int = 3, alerts: int = 3584, server: str = ""
 ) -> dict[str, Any]:
-    """Measure; every time is CPU time of the process, all threads, per alert.
+    """Measure; every time is CPU time of this process, all threads, per alert.
+
+    Both sides read the same number of alerts with the same settings of librdkafka, in a
+    process that is set up as `pgb run` does. What the server spends is nobody's time.
 
     Parameters
     ----------
@@ -45,23 +52,20 @@ def run(
     rounds : int
         Rounds in which broker and rival take turns; medians are reported.
     alerts : int
-        Alerts of the broker per round.
+        Alerts of each side per round.
     server : str
         Address of a Kafka server; by default librdkafka's mock cluster is started.
     """
     sample = packets(place)
-    mark = f"bench{time.time_ns()}"
     ours, theirs, walls = [], [], []
-    with _cluster(server) as address, tempfile.TemporaryDirectory() as home:
-        broker = Broker(Settings(home=home, batch_alerts=512))
-        _pipeline(broker, _sent(address, f"{mark}-warm", sample, 256, -1), 256)
+    with _cluster(server) as cluster, tempfile.TemporaryDirectory() as home, taking_in():
+        broker = Broker(Settings(home=home))
+        _pipeline(broker, cluster.send(sample, 1024, -1), 1024)
         for number in range(rounds):
-            url = _sent(address, f"{mark}-{number}", sample, alerts, number)
-            spent, wall = _pipeline(broker, url, alerts)
+            spent, wall = _pipeline(broker, cluster.send(sample, alerts, number), alerts)
             ours.append(spent)
             walls.append(wall)
-            rival = _sent(address, f"{mark}-rival{number}", sample, _RIVAL_ALERTS, 0)
-            theirs.append(_rival(rival, _RIVAL_ALERTS))
+            theirs.append(_rival(cluster.send(sample, alerts, number), alerts))
     return {
         "ratios": {
             "pipeline_vs_kafka_fastavro": median(t / o for t, o in zip(theirs, ours, strict=True))
@@ -76,10 +80,64 @@ def run(
     }
 
 
+@dataclass
+class _Cluster:
+    """Where packets are sent and read again."""
+
+    address: str
+    topics: int
+    _made: list[str] = field(default_factory=list)
+
+    def send(self, sample: Sequence[bytes], count: int, number: int) -> str:
+        """Send alerts with ids of their own, and return the place where they are."""
+        from confluent_kafka import Producer
+
+        names = [f"bench-{time.time_ns()}-{i}" for i in range(self.topics)]
+        self._make(names)
+        producer = Producer({"bootstrap.servers": self.address, "log_level": 0})
+        for i, payload in enumerate(renumbered(sample, count, start=(number + 1) * 10**7)):
+            partition = i // self.topics % _PARTITIONS
+            while True:
+                with suppress(BufferError):
+                    producer.produce(names[i % self.topics], payload, partition=partition)
+                    break
+                producer.poll(0.05)
+            producer.poll(0)
+        if producer.flush(60):
+            raise RuntimeError("the cluster did not take all alerts")
+        return f"kafka://{self.address}/{','.join(names)}"
+
+    def _make(self, names: Sequence[str]) -> None:
+        if self.topics == _TOPICS:  # the mock makes them when asked for, and in no other way
+            return
+        from confluent_kafka.admin import NewTopic
+
+        wanted = [NewTopic(name, num_partitions=_PARTITIONS) for name in names]
+        admin = self._admin()  # it must live until the answers are there
+        for done in admin.create_topics(wanted).values():
+            done.result(30)
+        self._made += names
+
+    def remove(self) -> None:
+        """Delete the topics that were made."""
+        admin = self._admin()
+        for done in admin.delete_topics(self._made).values() if self._made else ():
+            done.result(30)
+
+    def _admin(self) -> Any:
+        from confluent_kafka.admin import AdminClient
+
+        return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+
+
 @contextmanager
-def _cluster(server: str) -> Iterator[str]:
+def _cluster(server: str) -> Iterator[_Cluster]:
     if server:
-        yield server
+        cluster = _Cluster(server, 1)
+        try:
+            yield cluster
+        finally:
+            cluster.remove()
         return
     with subprocess.Popen(
         [sys.executable, "-c", _CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -87,28 +145,9 @@ def _cluster(server: str) -> Iterator[str]:
         if process.stdout is None or process.stdin is None:
             raise RuntimeError("the mock cluster's pipes are missing")
         try:
-            yield process.stdout.readline().strip()
+            yield _Cluster(process.stdout.readline().strip(), _TOPICS)
         finally:
             process.stdin.close()
-
-
-def _sent(address: str, mark: str, sample: Sequence[bytes], count: int, number: int) -> str:
-    """Send alerts with ids of their own, and return the place where they are."""
-    from confluent_kafka import Producer
-
-    names = [f"{mark}-{i}" for i in range(_TOPICS)]
-    producer = Producer({"bootstrap.servers": address, "log_level": 0})
-    payloads = renumbered(sample, count, start=(number + 1) * 10**7)
-    for i, payload in enumerate(payloads):
-        while True:
-            with suppress(BufferError):
-                producer.produce(names[i % _TOPICS], payload, partition=i // _TOPICS % 4)
-                break
-            producer.poll(0.05)
-        producer.poll(0)
-    if producer.flush(60):
-        raise RuntimeError("the cluster did not take all alerts")
-    return f"kafka://{address}/{','.join(names)}"
 
 
 def _pipeline(broker: Broker, url: str, alerts: int) -> tuple[float, float]:
@@ -133,18 +172,24 @@ def _pipeline(broker: Broker, url: str, alerts: int) -> tuple[float, float]:
 def _rival(url: str, alerts: int) -> float:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+    from broker.connectors.sources.kafka import CONSUMER
+
     address, _, names = url.removeprefix("kafka://").partition("/")
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "rival", "log_level": 0})
+    own = {"bootstrap.servers": address, "group.id": "rival", "log_level": 0}
+    consumer = Consumer({**CONSUMER, **own})
     started = time.process_time()
     consumer.assign(
-        [TopicPartition(name, i, OFFSET_BEGINNING) for name in names.split(",") for i in range(4)]
+        [
+            TopicPartition(name, i, OFFSET_BEGINNING)
+            for name in names.split(",")
+            for i in range(_PARTITIONS)
+        ]
     )
     read = 0
     while read < alerts:
-        message = consumer.poll(1.0)
-        if message is not None and message.error() is None:
-            for _ in fastavro.reader(io.BytesIO(message.value())):
-                read += 1
+        for message in consumer.consume(_AT_ONCE, 1.0):
+            if message.error() is None:
+                read += sum(1 for _ in fastavro.reader(io.BytesIO(message.value())))
     spent = time.process_time() - started
     consumer.close()
     return 1e6 * spent / alerts

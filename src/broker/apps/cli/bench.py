@@ -26,15 +26,19 @@ NAMES = sorted(m.name for m in iter_modules(benchmarks.__path__) if not m.name.s
     help="Folder of real packets (default: generated ones), or of model data for salt2.",
 )
 @click.option("--rounds", type=int, help="Interleaved rounds of which the median is taken.")
+@click.option("--server", metavar="HOST:PORT", help="Kafka to use (default: librdkafka's mock).")
 @options("json")
-def command(name: str, place: Path | None, rounds: int | None, as_json: bool) -> None:
+def command(
+    name: str, place: Path | None, rounds: int | None, server: str | None, as_json: bool
+) -> None:
     """Measure one part of the broker against its rivals, in the same process and run.
 
     Ratios are medians over interleaved rounds; they are steady where absolute figures
     depend on the machine. What each benchmark does is told in docs/explanation/speed.md.
     """
     run = import_module(f"{benchmarks.__name__}.{name}").run
-    given = {"place": place, "rounds": rounds, "models": place or model_data()}
+    models = place or model_data()
+    given = {"place": place, "rounds": rounds, "server": server, "models": models}
     wanted = signature(run).parameters
     if place is not None and not {"place", "models"} & set(wanted):
         raise UsageError(f"the benchmark {name} makes its own data: leave --from out")

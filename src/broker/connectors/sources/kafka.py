@@ -1,7 +1,7 @@
 """Alerts from Kafka: a consumer that can be left alone."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from broker.surveys import DEFAULT_SURVEY, get_survey
 
 _LOG = logging.getLogger(__name__)
 
-_PROPERTIES = {
+CONSUMER: Mapping[str, Any] = {
     "enable.auto.commit": False,
     "auto.offset.reset": "earliest",
     "partition.assignment.strategy": "cooperative-sticky",
@@ -58,6 +58,8 @@ _PROPERTIES = {
     "fetch.queue.backoff.ms": 5,
     "fetch.wait.max.ms": 100,
 }
+"""How we read; see librdkafka's CONFIGURATION."""
+
 _MAX_BATCH_BYTES = 64 << 20
 """A batch ends early at this size, so that memory stays flat whatever the packets weigh."""
 
@@ -120,7 +122,7 @@ class KafkaSource:
         self._next_tick_s = float("-inf")
         self._consumer: Any = make_client(
             Consumer,
-            {**_PROPERTIES, **place.properties, "group.id": place.group},
+            {**CONSUMER, **place.properties, "group.id": place.group},
             error_cb=self._connection.on_error,
             stats_cb=self._connection.on_statistics,
             on_commit=self._on_commit,
