@@ -43,13 +43,16 @@ from broker.surveys import (
 )
 
 SOURCES: Mapping[str, tuple[str, str]] = {
+    "archive": ("broker.connectors.sources.archive:ArchiveSource", ""),
     "kafka": ("broker.connectors.sources.kafka:KafkaSource", "kafka"),
+    "pubsub": ("broker.connectors.sources.pubsub:PubSubSource", "gcp"),
     "sim": ("broker.apps.simulator.source:SimulatedSource", ""),
 }
 """Scheme of a place -> class path of its source and the extra that installs it."""
 
 STREAMS: Mapping[str, tuple[str, str]] = {
     "kafka": ("broker.connectors.streams.kafka:KafkaStream", "kafka"),
+    "pubsub": ("broker.connectors.streams.pubsub:PubSubStream", "gcp"),
 }
 """Scheme of a bus -> class path of its stream and the extra that installs it."""
 
@@ -65,6 +68,9 @@ TABLES: Mapping[str, tuple[str, str]] = {
 
 PACKETS_TOO = ("pubsub",)
 """Buses that also get the packets, as their readers cannot reach into a home."""
+
+MAX_BUS_MB = 9.5
+"""Larger packets do not fit into a message of such a bus, with their attributes."""
 
 EXTRAGALACTIC = "extragalactic"
 """The filter whose alerts are fitted."""
@@ -277,7 +283,7 @@ class Broker:
         limits = Limits(
             settings.batch_alerts,
             settings.batch_wait_s,
-            int(settings.max_packet_mb * 1e6),
+            int(min(settings.max_packet_mb, MAX_BUS_MB if self._packets_too else 1e6) * 1e6),
             settings.patience_s if remote else 0.0,
         )
         return Pipeline(

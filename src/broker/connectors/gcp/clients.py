@@ -11,7 +11,12 @@ from broker.connectors.gcp.errors import plain_words
 from broker.errors import ConfigError
 
 _PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]\Z")
-_NO_LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # An emulator that comes back is found again within seconds, not minutes.
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class Cloud:
 
         return self._pubsub_client("PublisherClient", PublisherGrpcTransport)
 
+    def publish(self, request: Any, **more: Any) -> Any:
+        """Send one ``PublishRequest`` and wait; it is taken whole or not at all."""
+        from google.pubsub_v1 import PublisherClient
+
+        return PublisherClient.publish(self.publisher, request=request, **more)
+
     @cached_property
     def subscriber(self) -> Any:
         """Return ``pubsub_v1.SubscriberClient``; an emulator's answers may be of any size."""
@@ -66,7 +77,7 @@ class Cloud:
         with plain_words("Pub/Sub", self.project, self.pubsub):
             if not self.pubsub:
                 return kind()
-            channel = grpc.insecure_channel(self.pubsub, options=_NO_LIMIT)
+            channel = grpc.insecure_channel(self.pubsub, options=_CHANNEL_OPTIONS)
             return kind(transport=transport(channel=channel))
 
     @cached_property

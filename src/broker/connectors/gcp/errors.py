@@ -67,6 +67,8 @@ def translate(
     from google.auth import exceptions as auth
 
     where = f"{service} of project {project}" if project else service
+    if isinstance(error, api.RetryError) and isinstance(error.cause, api.GoogleAPICallError):
+        error = error.cause
     words = _words(error)
     if isinstance(error, auth.DefaultCredentialsError | auth.RefreshError):
         return ConfigError(f"{where}: {_NO_CREDENTIALS} ({words})")
