@@ -115,7 +115,7 @@ def sizes(messages: Messages, topic: str, key: BatchKey) -> list[int]:
         each = [pl.col(name) + size for name, size in keys.items()]
         added = values.select(pl.sum_horizontal(each)).to_series().to_list()
         weights = [weight + more for weight, more in zip(weights, added, strict=True)]
-    fault = fault or _payload_fault(messages, weights, values)
+    fault = fault or _weight_fault(weights)
     if fault:
         row, words = fault
         raise RefusedError(
@@ -146,19 +146,13 @@ def _attribute_fault(values: pl.DataFrame) -> tuple[int, str] | None:
     return None
 
 
-def _payload_fault(
-    messages: Messages, weights: list[int], values: pl.DataFrame
-) -> tuple[int, str] | None:
+def _weight_fault(weights: list[int]) -> tuple[int, str] | None:
     for row, weight in enumerate(weights):
         if weight > MAX_MESSAGE_BYTES:
             return row, f"it has {weight:,} bytes, more than {MAX_MESSAGE_BYTES:,}"
-        if weight == _OVERHEAD_BYTES and not (values.width and any(_known(values.row(row)))):
+        if weight == _OVERHEAD_BYTES:
             return row, "it has neither a payload nor attributes"
     return None
-
-
-def _known(values: tuple[Any, ...]) -> list[bool]:
-    return [value is not None for value in values]
 
 
 def _ids(texts: pl.DataFrame, row: int) -> str:
