@@ -71,7 +71,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """A topic, how many messages it holds, and the backlog of each subscription."""
+    """A topic, how many messages it holds, and the backlog of each subscription.
+
+    A number is -1 where the service does not tell.
+    """
 
     name: str
     messages: int

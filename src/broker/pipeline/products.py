@@ -17,6 +17,9 @@ from broker.science.filters import Filter, Verdicts, evaluate
 
 _EMPTY = b""
 
+MAX_ATTRIBUTE_BYTES = 1000
+"""Longest text of an attribute; Pub/Sub refuses more than 1024 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -158,8 +161,8 @@ def dead_letters(rejects: Sequence[Reject], now: datetime) -> Messages:
             {
                 "stage": "decode",
                 "error": type(reject.error).__name__,
-                "reason": str(reject.error),
-                "place": reject.place,
+                "reason": _short(str(reject.error)),
+                "place": _short(reject.place),
                 "bytes": len(reject.payload),
                 "digest": reject.digest,
                 "received": now.isoformat(),
@@ -168,6 +171,10 @@ def dead_letters(rejects: Sequence[Reject], now: datetime) -> Messages:
         ]
     )
     return Messages([reject.payload[:MAX_REJECT_BYTES] for reject in rejects], attributes)
+
+
+def _short(text: str) -> str:
+    return text.encode()[:MAX_ATTRIBUTE_BYTES].decode(errors="ignore")
 
 
 def count_verdicts(made: Sequence[Made], filters: Sequence[Filter]) -> dict[str, dict[str, int]]:

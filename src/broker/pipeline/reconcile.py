@@ -6,6 +6,7 @@ from datetime import date
 from itertools import pairwise
 
 from broker.instance import Instance
+from broker.pipeline.copies import STAGE
 from broker.pipeline.ledger import Ledger, Sums
 from broker.ports import Stream, Tables
 
@@ -42,19 +43,23 @@ def reconcile(ledger: Ledger, night: date | None = None) -> list[Check]:
 def reconcile_sinks(
     ledger: Ledger, instance: Instance, stream: Stream, tables: Tables
 ) -> list[Check]:
-    """Check that tables and topics hold what the ledger says, over all nights."""
+    """Check that tables and topics hold what the ledger says, over all nights.
+
+    Topics whose service does not count messages are left out.
+    """
     sums = ledger.sums()
     topics = {topic.name: topic.messages for topic in stream.topics()}
+    letters = instance.name("deadletters")
+    sent = {**sums.fates.get("published", {}), letters: sums.dead_lettered}
     checks = [
         Check(f"rows in table {table}", count, _rows(tables, instance.dataset, table))
         for table, count in _merged(sums.fates, "rows", "products").items()
     ]
-    checks += [
+    return checks + [
         Check(f"messages in topic {topic}", count, topics.get(topic, 0))
-        for topic, count in sums.fates.get("published", {}).items()
+        for topic, count in sent.items()
+        if topics.get(topic, 0) >= 0
     ]
-    letters = instance.name("deadletters")
-    return [*checks, Check(f"messages in {letters}", sums.dead_lettered, topics.get(letters, 0))]
 
 
 def _merged(fates: Mapping[str, Mapping[str, int]], *stages: str) -> dict[str, int]:
@@ -76,6 +81,8 @@ def _within(sums: Sums) -> Iterator[Check]:
     yield Check("batches left open", 0, sums.open_batches)
     for table, count in sums.fates.get("rows", {}).items():
         yield Check(f"stored = rows of {table}", sums.stored, count)
+    if files := sums.fates.get(STAGE):
+        yield Check("stored = alert files", sums.stored, sum(files.values()))
     for stage, counts in sums.fates.items():
         if stage.startswith("filter "):
             yield Check(f"stored = verdicts of {stage}", sums.stored, sum(counts.values()))

@@ -19,6 +19,15 @@ _OPTIONS = {
     ),
     "testid": click.option("--testid", metavar="ID", help="Use a separate instance for tests."),
     "worker": click.option("--worker", metavar="NAME", help="Name of this worker (default w0)."),
+    "bus": click.option(
+        "--bus", metavar="URL", help="Where messages go or are, like pubsub://PROJECT."
+    ),
+    "files": click.option(
+        "--files", metavar="URL", help="Where packets and pictures are stored, like gs://PROJECT."
+    ),
+    "tables": click.option(
+        "--tables", metavar="URL", help="Where rows go or are, like bigquery://PROJECT."
+    ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
 }
 

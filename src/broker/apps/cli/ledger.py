@@ -29,7 +29,7 @@ class _Account:
 
 
 @click.command()
-@options("survey", "home", "testid", "json")
+@options("survey", "home", "testid", "bus", "tables", "json")
 @click.option("--night", type=click.DateTime(["%Y-%m-%d", "%Y%m%d"]), help="One night only (UTC).")
 def command(night: datetime | None, as_json: bool, **flags: Any) -> None:
     """Add up what was received and what became of it; exit 1 if anything does not agree.

@@ -22,7 +22,7 @@ from broker.wiring import Broker
 @click.option("--filter", "attribute_filter", default="", metavar="EXPR", help="See below.")
 @click.option("--deadline", default=60.0, show_default=True, help="Seconds until redelivery.")
 @click.option("--no-ack", is_flag=True, help="Do not acknowledge: they will come again.")
-@options("survey", "home", "testid", "json")
+@options("survey", "home", "testid", "bus", "json")
 def command(
     topic: str,
     subscription: str | None,

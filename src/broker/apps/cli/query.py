@@ -32,7 +32,7 @@ _MAX_ROWS_SHOWN = 1000
 @click.option(
     "--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of @NAME in the SQL."
 )
-@options("survey", "home", "testid")
+@options("survey", "home", "testid", "tables")
 def command(
     sql: str, form: str, output: Path | None, params: tuple[str, ...], **flags: Any
 ) -> None:

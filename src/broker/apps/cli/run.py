@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from broker.apps.cli._download import fetched
 from broker.apps.cli._models import stage
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table, run_display
 from broker.apps.process import taking_in
+from broker.connectors.sources.archive import ArchiveSource
 from broker.connectors.sources.files import FileSource, Problem
 from broker.errors import UsageError
 from broker.pipeline import fitting
@@ -36,17 +38,19 @@ def command(
     """Take in the alerts of every PLACE: keep, filter and publish them.
 
     A PLACE is a file, a folder (with all below it), a .tar.gz in the layout of the public
-    archive, or a URL. The same command again adds only what is new.
+    archive, or a URL (of a night of that archive, for one). The same command again adds only
+    what is new.
 
     \b
       pgb run alerts/ --survey ztf
       pgb run ztf_public_20181129.tar.gz --json
+      pgb run archive://20181129
       pgb run incoming/ --follow
       pgb run pubsub://my-project/ztf-alerts-in --bus pubsub:// --files gs:// --tables bigquery://
     """
     settings = settings_of(filters=filters or None, **flags)
     broker = Broker(settings)
-    source = open_source(places, settings, follow=follow)
+    source = fetched(open_source(places, settings, follow=follow))
     report = Report()
     try:
         take_in(broker, source, report=report)
@@ -77,7 +81,7 @@ def take_in(
 
 def problems_of(source: Source) -> list[Problem]:
     """Return what a source could not read."""
-    return source.problems if isinstance(source, FileSource) else []
+    return source.problems if isinstance(source, FileSource | ArchiveSource) else []
 
 
 def summary(report: Report, broker: Broker, problems: list[Problem]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from broker.wiring import Broker
 
 
 @click.command()
-@options("home", "json")
+@options("home", "bus", "json")
 def command(as_json: bool, **flags: Any) -> None:
     """List the topics with their messages, and each subscription's backlog."""
     topics = Broker(settings_of(**flags)).bus.topics()
@@ -20,7 +20,15 @@ def command(as_json: bool, **flags: Any) -> None:
         )
         return
     rows = [
-        (topic.name, topic.messages, ", ".join(f"{s}: {n:,}" for s, n in topic.backlog.items()))
+        (
+            topic.name,
+            _told(topic.messages),
+            ", ".join(f"{name}: {_told(left)}" for name, left in topic.backlog.items()),
+        )
         for topic in topics
     ]
     print_table("", ("topic", "messages", "backlog of subscriptions"), rows)
+
+
+def _told(count: int) -> str:
+    return f"{count:,}" if count >= 0 else "not told"
