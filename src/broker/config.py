@@ -91,6 +91,12 @@ class Settings:
     bigquery_storage_emulator: str = _setting(
         "", "host:port, as BIGQUERY_STORAGE_EMULATOR_HOST, which also counts."
     )
+    archive_url: str = _setting(
+        "", "Where the public archive's nights are, if not at the survey's own address: a URL."
+    )
+    archive_dir: str = _setting(
+        "", "Folder that keeps fetched nights of the archive, by default in the user's cache."
+    )
     kafka_profile: str = _setting("", "How Kafka is reached: a profile of the survey.")
     kafka_group: str = _setting("", "Consumer group; by default the instance's consumer.")
     kafka_user: str = _setting("", "Kafka user name, Kerberos principal or OAuth client id.")
@@ -118,6 +124,11 @@ class Settings:
     def cache_path(self) -> Path:
         """Where fetched schemas and models are kept."""
         return Path(platformdirs.user_cache_dir("pgb"))
+
+    @property
+    def archive_path(self) -> Path:
+        """Where fetched nights of an archive are kept."""
+        return Path(self.archive_dir).expanduser() if self.archive_dir else self.cache_path / "archive"
 
 
 def load_settings(

@@ -1,13 +1,14 @@
 """``pgb replay``: a stored night sent again, into an instance of its own."""
 
 from dataclasses import replace
-from datetime import date, datetime
 from typing import Any
 
 import click
 
+from broker.apps.cli._download import fetched
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli.run import show, take_in
+from broker.connectors.sources.archive import read_night
 from broker.errors import UsageError
 from broker.wiring import Broker
 
@@ -30,6 +31,7 @@ def command(
 
     \b
       pgb replay --night 20181129 --from home --speed 10x
+      pgb replay --night 20181129 --from archive --speed max
       pgb replay --night 20181129 --from packets/ --into second
     """
     from broker.apps.simulator.replay import parse_speed
@@ -39,17 +41,8 @@ def command(
     chosen = replace(settings, testid=target or _DEFAULT_TESTID)
     if chosen.testid == settings.testid:
         raise UsageError(f"instance {chosen.testid!r} cannot be replayed into itself: use --into")
-    night = None if text is None else _night(text)
+    night = None if text is None else read_night(text, f"--night {text!r}")
     broker = Broker(chosen)
-    with replayed(Broker(settings), origin, night, parse_speed(speed)) as (source, count):
-        made = take_in(broker, source, total=count)
-    show(made, broker, [], as_json=as_json)
-
-
-def _night(text: str) -> date:
-    for form in ("%Y%m%d", "%Y-%m-%d"):
-        try:
-            return datetime.strptime(text, form).date()
-        except ValueError:
-            continue
-    raise UsageError(f"--night {text!r} is not of the form YYYYMMDD")
+    with replayed(Broker(settings), origin, night, parse_speed(speed), fetched) as found:
+        made = take_in(broker, found.source, total=found.alerts)
+    show(made, broker, list(found.problems), as_json=as_json)
