@@ -73,6 +73,9 @@ class Settings:
         "", "Where objects (pictures, packets) are stored, if not in the home: a URL."
     )
     tables: str = _setting("", "Where rows are written, if not in the home: a URL.")
+    broker_files: str = _setting(
+        "", "Where schema maps and settings are loaded from at the start: home or a URL."
+    )
     alert_files: str = _setting(
         "auto",
         "Whether each alert gets an Avro file of its own: always, never, or auto (in a cloud).",
@@ -134,6 +137,7 @@ class Settings:
 def load_settings(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    base: Mapping[str, Any] | None = None,
     **flags: Any,
 ) -> Settings:
     """Read the settings.
@@ -144,6 +148,8 @@ def load_settings(
         TOML file; by default the one that ``PGB_CONFIG`` names, if any.
     environ : mapping, optional
         The environment; a variable is ``PGB_`` and the setting's name in capitals.
+    base : mapping, optional
+        Values in place of the defaults, which all others overrule.
     **flags
         Values from the command line; None means not given.
 
@@ -156,7 +162,7 @@ def load_settings(
     if file is None and environ.get("PGB_CONFIG"):
         file = Path(environ["PGB_CONFIG"])
     known = {f.name: f for f in fields(Settings)}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(base or {})
     if file is not None:
         found |= _from_file(file, known)
     for variable, name in _ALSO_COUNTS.items():

@@ -8,10 +8,10 @@ from broker.connectors.files.folder import FolderFiles
 from broker.connectors.files.memory import MemoryFiles
 from broker.errors import TransientError, UsageError
 from broker.ports import Files
-from broker.testing.files_contract import FilesContract
+from broker.testing.files_contract import ReplacingFilesContract
 
 
-class TestFolderFiles(FilesContract):
+class TestFolderFiles(ReplacingFilesContract):
     @pytest.fixture
     def files(self, tmp_path: Path) -> Files:
         """Return the files under test."""
@@ -35,7 +35,7 @@ class TestFolderFiles(FilesContract):
             FolderFiles(tmp_path / "file").create("b", "x", b"", {})
 
 
-class TestMemoryFiles(FilesContract):
+class TestMemoryFiles(ReplacingFilesContract):
     @pytest.fixture
     def files(self) -> Files:
         """Return the files under test."""

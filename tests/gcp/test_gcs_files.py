@@ -19,7 +19,7 @@ from broker.config import Settings
 from broker.connectors.files.gcs import GcsFiles
 from broker.connectors.gcp.clients import Cloud
 from broker.errors import ConfigError, ForbiddenError, TransientError, UsageError
-from broker.testing.files_contract import FilesContract
+from broker.testing.files_contract import ReplacingFilesContract
 
 _PROJECT = "a-test-project"
 _needs_emulator = pytest.mark.skipif(bool(what_is_missing()), reason=what_is_missing())
@@ -33,7 +33,7 @@ def cloud() -> Iterator[Cloud]:
 
 
 @_needs_emulator
-class TestGcsFiles(FilesContract):
+class TestGcsFiles(ReplacingFilesContract):
     @pytest.fixture
     def files(self, cloud: Cloud) -> GcsFiles:
         """Return the files under test."""
@@ -76,13 +76,6 @@ class TestGcsFiles(FilesContract):
         assert files.read("bucket", "big") == data
         assert not files.create("bucket", "big", b"\0" * len(data), {})
         assert files.read("bucket", "big") == data
-
-    def test_replace(self, files: GcsFiles) -> None:
-        """An object can be replaced by one who asks for that."""
-        files.replace("bucket", "x", b"1", {})
-        files.replace("bucket", "x", b"22", {})
-
-        assert files.read("bucket", "x") == b"22"
 
     def test_objects_outlive_the_emulator(self, tmp_path: Path) -> None:
         """What was stored in a folder is there for the next emulator."""

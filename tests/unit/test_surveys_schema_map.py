@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from broker.errors import ConfigError
-from broker.surveys import SURVEYS, SchemaMap, get_survey
+from broker.surveys import SURVEYS, SchemaMap, adopt_texts, get_survey
 
 GENERIC = """
 objectid sourceid source object prv_sources prv_forced_sources prv_nondetect_limits ss_object
@@ -141,3 +141,36 @@ def test_a_broken_map_is_a_config_error(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"broken\.yaml"):
         SchemaMap.load(file)
+
+
+@pytest.fixture
+def adopted():
+    """Restore what the surveys ship with."""
+    yield
+    for name in SURVEYS:
+        adopt_texts(name, {})
+
+
+def test_survey_adopts_a_map(adopted):
+    """A map from elsewhere replaces the one that is shipped, and only that file."""
+    shipped = get_survey("ztf")
+    adopt_texts("ztf", {"schema_map.yaml": "SURVEY: ztf\nmag: magap\n"})
+
+    assert get_survey("ztf").schema_map.get_key("mag") == "magap"
+    assert get_survey("ztf").photometry == shipped.photometry
+
+
+def test_shipped_map_is_restored(adopted):
+    """Nothing adopted is what is shipped."""
+    adopt_texts("ztf", {"schema_map.yaml": "mag: magap\n"})
+    adopt_texts("ztf", {})
+
+    assert get_survey("ztf").schema_map.get_key("mag") == "magpsf"
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", ""])
+def test_map_that_cannot_be_adopted(adopted, text):
+    """A bad map is refused by name, and the survey stays as it was."""
+    with pytest.raises(ConfigError, match="schema map of ztf"):
+        adopt_texts("ztf", {"schema_map.yaml": text})
+    assert get_survey("ztf").schema_map.get_key("mag") == "magpsf"

@@ -4,7 +4,7 @@
 """
 
 from broker.surveys.batch import AlertFrame, decode_batch
-from broker.surveys.known import DEFAULT_SURVEY, SURVEYS, get_survey
+from broker.surveys.known import DEFAULT_SURVEY, SURVEYS, adopt_texts, get_survey
 from broker.surveys.opening import container_of, open_alert
 from broker.surveys.registry import SchemaRegistry, SchemaResolver
 from broker.surveys.schema_map import SchemaMap
@@ -19,6 +19,7 @@ __all__ = [
     "SchemaRegistry",
     "SchemaResolver",
     "Survey",
+    "adopt_texts",
     "container_of",
     "decode_batch",
     "get_survey",

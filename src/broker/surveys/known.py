@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +18,9 @@ def _walk() -> dict[str, Survey]:
     return {package.SURVEY.name: package.SURVEY for package in packages}
 
 
-SURVEYS: Mapping[str, Survey] = MappingProxyType(_walk())
+_KNOWN = _walk()
+
+SURVEYS: Mapping[str, Survey] = MappingProxyType(_KNOWN)
 
 
 def get_survey(name: str) -> Survey:
@@ -31,3 +34,27 @@ def get_survey(name: str) -> Survey:
     if name not in SURVEYS:
         raise UsageError(f"unknown survey {name!r}; known are: {', '.join(sorted(SURVEYS))}")
     return SURVEYS[name]
+
+
+def adopt_texts(name: str, texts: Mapping[str, str]) -> Survey:
+    """Let a survey use other maps than it ships with, from here on in this process.
+
+    Parameters
+    ----------
+    name : str
+        Keyword of the survey.
+    texts : mapping of str to str
+        Contents by name of the file they replace (``schema_map.yaml``); none restores all.
+
+    Raises
+    ------
+    UsageError
+        If there is no such survey.
+    ConfigError
+        If a map cannot be read; the survey stays as it was.
+    """
+    changed = replace(get_survey(name), texts=dict(texts))
+    # A map that cannot be read is told at the start, not with the first alert.
+    _ = changed.schema_map, changed.photometry
+    _KNOWN[name] = changed
+    return changed

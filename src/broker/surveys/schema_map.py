@@ -65,11 +65,25 @@ class SchemaMap(Mapping[str, Any]):
             If the file cannot be read or is not a flat mapping.
         """
         try:
-            content = yaml.safe_load(file.read_text())
-        except (OSError, yaml.YAMLError) as error:
+            return cls.parse(file.read_text(), str(file))
+        except OSError as error:
             raise ConfigError(f"schema map {file} cannot be read: {error}") from error
+
+    @classmethod
+    def parse(cls, text: str, place: str) -> "SchemaMap":
+        """Read a schema map from YAML that was found at `place`.
+
+        Raises
+        ------
+        ConfigError
+            If the text is not a flat mapping.
+        """
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"schema map {place} cannot be read: {error}") from error
         if not isinstance(content, dict):
-            raise ConfigError(f"schema map {file} is not a mapping of words to fields")
+            raise ConfigError(f"schema map {place} is not a mapping of words to fields")
         return cls(content)
 
     def __getitem__(self, key: str) -> Any:

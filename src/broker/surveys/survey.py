@@ -60,6 +60,8 @@ class Survey:
         How an alert's own file is named.
     generate : callable, optional
         Makes packets of a night from a count, a seed and a date.
+    texts : mapping of str to str
+        Contents of files that are used in place of those of the same name in `folder`.
     """
 
     name: str
@@ -75,11 +77,19 @@ class Survey:
     clustered_tables: bool = False
     file_layout: str = "{topic}/{object_id}/{source_id}.avro"
     generate: Generate | None = None
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def text(self, name: str) -> str | None:
+        """Return a file of its folder, or what is used in its place; None if there is none."""
+        file = self.folder / name
+        if name in self.texts or not file.is_file():
+            return self.texts.get(name)
+        return file.read_text()
 
     @cached_property
     def schema_map(self) -> SchemaMap:
         """Its generic words."""
-        return SchemaMap.load(self.folder / "schema_map.yaml")
+        return SchemaMap.parse(self.text("schema_map.yaml") or "", f"of {self.name}")
 
     @cached_property
     def schemas(self) -> ShippedSchemas:
@@ -99,8 +109,8 @@ class Survey:
     @cached_property
     def photometry(self) -> PhotometryMap | None:
         """How its packets write light curves; None if they have none."""
-        file = self.folder / "photometry.yaml"
-        return load_photometry_map(file.read_text()) if file.exists() else None
+        text = self.text("photometry.yaml")
+        return load_photometry_map(text) if text is not None else None
 
     @property
     def topic_syntax(self) -> str:

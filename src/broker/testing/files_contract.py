@@ -1,5 +1,7 @@
 """What every `Files` does, as tests to inherit."""
 
+from typing import Any
+
 import pytest
 
 from broker.errors import NotFoundError, UsageError
@@ -87,3 +89,31 @@ class FilesContract:
         """A bucket's name is one plain word."""
         with pytest.raises(UsageError, match="not allowed"):
             files.create(bucket, "x", b"", {})
+
+
+class ReplacingFilesContract(FilesContract):
+    """What those `Files` do too that can replace and remove an object."""
+
+    def test_replace(self, files: Any) -> None:
+        """The last one counts, its metadata too, whether there was one or not."""
+        files.replace("bucket", "a/x", b"first", {"k": "1", "l": "1"})
+        files.replace("bucket", "a/x", b"2", {"k": "2"})
+
+        assert files.read("bucket", "a/x") == b"2"
+        assert list(files.list("bucket")) == [FileInfo("a/x", 1, {"k": "2"})]
+
+    def test_remove(self, files: Any) -> None:
+        """What was removed is absent and can be stored again."""
+        files.create("bucket", "x", b"1", {"k": "1"})
+        files.remove("bucket", "x")
+        files.remove("bucket", "x")
+
+        assert list(files.list("bucket")) == []
+        assert files.create("bucket", "x", b"2", {})
+        assert list(files.list("bucket")) == [FileInfo("x", 1, {})]
+
+    def test_remove_from_no_bucket(self, files: Any) -> None:
+        """Nothing can be removed from a bucket that is not there, which is no error."""
+        files.remove("nothing", "x")
+
+        assert list(files.list("nothing")) == []

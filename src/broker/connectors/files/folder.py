@@ -52,6 +52,33 @@ class FolderFiles:
                 return False
         return True
 
+    def replace(self, bucket: str, name: str, data: bytes, metadata: Mapping[str, str]) -> None:
+        """Store an object in place of the one that may be there.
+
+        Raises
+        ------
+        UsageError, TransientError
+            As `create`.
+        """
+        path = self.path(bucket, name)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._store(_metadata_path(path), json.dumps(dict(metadata)).encode(), os.replace)
+            self._store(path, data, os.replace)
+
+    def remove(self, bucket: str, name: str) -> None:
+        """Delete an object; one that is not there is no error.
+
+        Raises
+        ------
+        UsageError
+            If the name is not allowed or the folder cannot be written to.
+        """
+        path = self.path(bucket, name)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+            _metadata_path(path).unlink(missing_ok=True)
+
     def read(self, bucket: str, name: str) -> bytes:
         """Return an object's bytes.
 

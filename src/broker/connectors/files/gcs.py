@@ -1,7 +1,7 @@
 """Buckets of Google Cloud Storage."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from threading import Lock
 from typing import Any, Self
@@ -89,6 +89,20 @@ class GcsFiles:
             As `create`.
         """
         self._upload(bucket, name, data, metadata)
+
+    def remove(self, bucket: str, name: str) -> None:
+        """Delete an object; one that is not there is no error.
+
+        Raises
+        ------
+        UsageError, TransientError, ForbiddenError, RefusedError
+            As `create`.
+        """
+        from google.api_core.exceptions import NotFound
+
+        blob = self._blob(bucket, name)
+        with self._words(), suppress(NotFound):
+            blob.delete(retry=self._retry, timeout=_TIMEOUT_S)
 
     def read(self, bucket: str, name: str) -> bytes:
         """Return an object's bytes.

@@ -31,6 +31,15 @@ class MemoryFiles:
         self._objects[bucket, name] = (bytes(data), dict(metadata))
         return True
 
+    def replace(self, bucket: str, name: str, data: bytes, metadata: Mapping[str, str]) -> None:
+        """Store an object in place of the one that may be there."""
+        self.remove(bucket, name)
+        self.create(bucket, name, data, metadata)
+
+    def remove(self, bucket: str, name: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        self._objects.pop((bucket, name), None)
+
     def read(self, bucket: str, name: str) -> bytes:
         """Return an object's bytes.
 

@@ -112,10 +112,10 @@ class KafkaProfile:
 
 def profiles_of(survey: Survey) -> dict[str, KafkaProfile]:
     """Return the profiles that ship with a survey, its default first."""
-    file = survey.folder / _FILE
-    if not file.is_file():
+    text = survey.text(_FILE)
+    if text is None:
         return {}
-    content = yaml.safe_load(file.read_text())["profiles"]
+    content = yaml.safe_load(text)["profiles"]
     return {name: _profile(name, fields) for name, fields in content.items()}
 
 
