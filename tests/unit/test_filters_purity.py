@@ -136,10 +136,10 @@ def test_signal_to_noise() -> None:
 
 
 def test_attributes() -> None:
-    """The verdict and each cut are message attributes, "0" or "1"."""
+    """The verdict and each cut are message attributes, 0 or 1."""
     found = evaluate([PURITY], candidate(nbad=3)).attributes().row(0, named=True)
-    ones = {"rb": "1", "fwhm": "1", "elong": "1", "magdiff": "1"}
-    assert found == {"is_pure": "0", "nbad": "0", **ones}
+    ones = {"rb": 1, "fwhm": 1, "elong": 1, "magdiff": 1}
+    assert found == {"is_pure": 0, "nbad": 0, **ones}
 
 
 def test_margin_is_positive_on_the_passing_side() -> None:

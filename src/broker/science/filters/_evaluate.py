@@ -22,12 +22,38 @@ from broker.science.filters._base import (
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one filter said: per cut of its variant 0 fail, 1 pass, 2 unknown."""
+    """What one filter said: per cut of its variant and alert 0 fail, 1 pass, 2 unknown."""
 
     filter: Filter
     cuts: tuple[str, ...]
     codes: NDArray[np.uint8]
     reason: str = ""
+
+    @cached_property
+    def bits_passed(self) -> NDArray[np.uint32]:
+        """A bit per cut that an alert passed, the lowest for the first."""
+        return _bits(self.codes == PASS)
+
+    @cached_property
+    def bits_unknown(self) -> NDArray[np.uint32]:
+        """A bit per cut of which an alert cannot tell."""
+        return _bits(self.codes == UNKNOWN)
+
+    @cached_property
+    def passed(self) -> NDArray[np.bool_]:
+        """Whether all cuts passed; never where there are none."""
+        passed: NDArray[np.bool_] = self.bits_passed == self._all_bits
+        return passed if self.cuts else np.zeros_like(passed)
+
+    @cached_property
+    def failed(self) -> NDArray[np.bool_]:
+        """Whether a cut failed, which decides, whatever is unknown of the others."""
+        failed: NDArray[np.bool_] = (self.bits_passed | self.bits_unknown) != self._all_bits
+        return failed
+
+    @property
+    def _all_bits(self) -> np.uint32:
+        return np.uint32((1 << len(self.cuts)) - 1)
 
 
 class Verdicts:
@@ -48,24 +74,18 @@ class Verdicts:
 
     def passed(self, filter_name: str) -> NDArray[np.bool_]:
         """Tell for each alert whether all cuts of the filter passed."""
-        outcome = self._outcomes[filter_name]
-        if not outcome.cuts:
-            return np.zeros(self._height, dtype=np.bool_)
-        passed: NDArray[np.bool_] = np.all(outcome.codes == PASS, axis=1)
-        return passed
+        return self._outcomes[filter_name].passed
 
     def counts(self, filter_name: str) -> dict[str, int]:
         """Count the alerts that pass, fail, cannot be told, and are none of the filter's.
 
         A failed cut decides, whatever is unknown of the others.
         """
-        codes = self._outcomes[filter_name].codes
-        if not self._outcomes[filter_name].cuts:
+        outcome = self._outcomes[filter_name]
+        if not outcome.cuts:
             return {"not applicable": self._height}
-        failed = np.any(codes == FAIL, axis=1)
-        unknown = np.any(codes == UNKNOWN, axis=1) & ~failed
-        fail, unclear = int(failed.sum()), int(unknown.sum())
-        return {"pass": self._height - fail - unclear, "fail": fail, "unknown": unclear}
+        passed, failed = int(outcome.passed.sum()), int(outcome.failed.sum())
+        return {"pass": passed, "fail": failed, "unknown": self._height - passed - failed}
 
     @cached_property
     def frame(self) -> pl.DataFrame:
@@ -75,41 +95,43 @@ class Verdicts:
         ``<name>.cuts`` and ``<name>.unknown`` (uint32, a bit per cut that passed or could
         not be told; the lowest bit is the first of :meth:`cuts`).
         """
-        columns: dict[str, pl.Series] = {}
+        columns: list[pl.Series] = []
         for name, outcome in self._outcomes.items():
-            applies = bool(outcome.cuts)
-            columns[name] = pl.Series(name, self.passed(name)) if applies else self._nulls(name)
-            columns[f"{name}.cuts"] = pl.Series(_bits(outcome.codes == PASS))
-            columns[f"{name}.unknown"] = pl.Series(_bits(outcome.codes == UNKNOWN))
+            columns += [
+                pl.Series(name, outcome.passed) if outcome.cuts else self._nulls(name),
+                pl.Series(f"{name}.cuts", outcome.bits_passed),
+                pl.Series(f"{name}.unknown", outcome.bits_unknown),
+            ]
         return pl.DataFrame(columns)
 
     def _nulls(self, name: str) -> pl.Series:
         return pl.repeat(None, self._height, dtype=pl.Boolean, eager=True).alias(name)
 
     def attributes(self) -> pl.DataFrame:
-        """Return message attributes, ``"1"`` for passed and ``"0"`` for not.
+        """Return message attributes, 1 for passed and 0 for not.
 
         There is one for each filter, and one for each cut of the filters that publish
         their cuts; a filter that does not apply has none.
         """
-        columns: dict[str, pl.Series] = {}
-        for name, outcome in self._outcomes.items():
+        columns: dict[str, NDArray[np.bool_]] = {}
+        for outcome in self._outcomes.values():
             if not outcome.cuts:
                 continue
-            columns[outcome.filter.attribute] = _as_text(self.passed(name))
+            columns[outcome.filter.attribute] = outcome.passed
             if outcome.filter.publish_cuts:
-                passed = outcome.codes == PASS
-                columns |= {cut: _as_text(passed[:, i]) for i, cut in enumerate(outcome.cuts)}
-        return pl.DataFrame(columns)
+                columns |= dict(zip(outcome.cuts, outcome.codes == PASS, strict=True))
+        return pl.DataFrame(
+            [pl.Series(name, passed.view(np.uint8)) for name, passed in columns.items()]
+        )
 
 
 def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    weights = np.left_shift(np.uint32(1), np.arange(flags.shape[1], dtype=np.uint32))
-    return np.asarray(flags @ weights, dtype=np.uint32)
-
-
-def _as_text(flags: NDArray[np.bool_]) -> pl.Series:
-    return pl.Series(flags.astype(np.uint8)).cast(pl.String)
+    """Put flags of shape (cuts, alerts) into one number an alert."""
+    bits = np.zeros(flags.shape[1], dtype=np.uint32)
+    for place, row in enumerate(flags):
+        if row.any():
+            bits |= row.astype(np.uint32) << np.uint32(place)
+    return bits
 
 
 def evaluate(filters: Sequence[Filter], rows: pl.DataFrame) -> Verdicts:
@@ -136,7 +158,7 @@ def evaluate(filters: Sequence[Filter], rows: pl.DataFrame) -> Verdicts:
             outcomes.append(_silent(one, rows))
             continue
         stop = start + len(variant.cuts)
-        outcomes.append(_outcome(one, variant, codes[:, start:stop]))
+        outcomes.append(_outcome(one, variant, codes[start:stop]))
         start = stop
     return Verdicts(outcomes, rows.height)
 
@@ -146,7 +168,7 @@ def _outcome(one: Filter, variant: Variant, codes: NDArray[np.uint8]) -> _Outcom
 
 
 def _silent(one: Filter, rows: pl.DataFrame) -> _Outcome:
-    return _Outcome(one, (), np.zeros((rows.height, 0), np.uint8), why_not_applicable(one, rows))
+    return _Outcome(one, (), np.zeros((0, rows.height), np.uint8), why_not_applicable(one, rows))
 
 
 def why_not_applicable(one: Filter, rows: pl.DataFrame) -> str:
@@ -157,23 +179,24 @@ def why_not_applicable(one: Filter, rows: pl.DataFrame) -> str:
 
 
 def _codes_of_all(cuts: Sequence[Cut], flat: pl.DataFrame, height: int) -> NDArray[np.uint8]:
+    """Return a row a cut and a column an alert."""
     if not cuts or not height:
-        return np.zeros((height, len(cuts)), dtype=np.uint8)
+        return np.zeros((len(cuts), height), dtype=np.uint8)
     try:
         return _codes(cuts, flat)
     except (pl.exceptions.PolarsError, ArithmeticError):
-        return np.column_stack([_codes_of_one(cut, flat) for cut in cuts])
+        return np.concatenate([_codes_of_one(cut, flat) for cut in cuts])
 
 
 def _codes_of_one(cut: Cut, flat: pl.DataFrame) -> NDArray[np.uint8]:
     try:
         return _codes([cut], flat)
     except (pl.exceptions.PolarsError, ArithmeticError):
-        return np.full((flat.height, 1), UNKNOWN, dtype=np.uint8)
+        return np.full((1, flat.height), UNKNOWN, dtype=np.uint8)
 
 
 def _codes(cuts: Sequence[Cut], flat: pl.DataFrame) -> NDArray[np.uint8]:
     # The first column has one value a row, so that a constant expression is repeated too.
     columns = [pl.repeat(FAIL, pl.len(), dtype=pl.UInt8).alias("rows")]
     columns += [cut.code.alias(str(i)) for i, cut in enumerate(cuts)]
-    return flat.select(columns).to_numpy()[:, 1:]
+    return flat.select(columns).to_numpy().T[1:]
