@@ -28,7 +28,7 @@ VERSION = "0.4.0"
 _DUCKDB = "1.5.5"
 _EXTENSIONS = ("ducklake", "icu", "httpfs", "sqlite", "spatial", "avro")
 _START_S = 120.0
-_MAIN = "from local_bigquery.cli import main; main()"
+_MAIN = Path(__file__).with_name("bigquery_nested.py")
 _READ_NEEDS = """
 import json, importlib.metadata as m
 print(json.dumps([it for it in m.requires("local-bigquery") if "duckdb" not in it]))
@@ -104,7 +104,7 @@ def running(folder: Path, storage_emulator: str = "") -> Iterator[Emulator]:
     """
     ports = _free_ports(2)
     options = ["--host", "127.0.0.1", "--port", str(ports[0]), "--grpc-port", str(ports[1])]
-    command = [_python(), "-c", _MAIN, *options, "--data-dir", str(folder), "serve"]
+    command = [_python(), str(_MAIN), *options, "--data-dir", str(folder), "serve"]
     variables = _variables()
     if storage_emulator:
         variables["STORAGE_EMULATOR_HOST"] = storage_emulator

@@ -52,7 +52,7 @@ def translate(sql: str, bind: Bind) -> Translated:
     UsageError
         If it is not one readable SELECT.
     """
-    tree = _parse(sql)
+    tree = parse_select(sql)
     relations = _bind_tables(tree, bind)
     _shorten_columns(tree, relations)
     _unnest(tree, frozenset().union(*(it.struct_arrays for it in relations.values())))
@@ -67,7 +67,14 @@ def translate(sql: str, bind: Bind) -> Translated:
     return Translated(text, parameters)
 
 
-def _parse(sql: str) -> exp.Query:
+def parse_select(sql: str) -> exp.Query:
+    """Read one SELECT in BigQuery's dialect.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else, or could change something.
+    """
     try:
         statements = [it for it in sqlglot.parse(sql, read="bigquery") if it is not None]
     except SqlglotError as error:
