@@ -42,12 +42,22 @@ ATTRIBUTES = pl.DataFrame(
         ('(attributes.band = "g" OR attributes.band = "gr") AND attributes.candid = "4"', [3]),
         ('NOT (attributes.band = "g" OR attributes.band = "r")', [2, 3]),
         (r'attributes.band = "\u0067"', [0]),
+        (r'attributes.band = "\x67\162"', [3]),
         ('attributes.band = "AND"', []),
     ],
 )
 def test_matches(text: str, expected: list[int]) -> None:
     """The rows that Pub/Sub's grammar says."""
     assert expected == AttributeFilter(text).rows(ATTRIBUTES).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("attributes:band", []), ("NOT attributes:band", [0, 1]), ('attributes.band != "g"', [0, 1])],
+)
+def test_messages_without_attributes(text: str, expected: list[int]) -> None:
+    """A batch of messages without any attributes is filtered as well."""
+    assert expected == AttributeFilter(text).rows(pl.DataFrame(), 2).tolist()
 
 
 @pytest.mark.parametrize(

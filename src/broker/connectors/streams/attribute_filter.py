@@ -34,6 +34,14 @@ from broker.errors import UsageError
 _MAX_BYTES = 256
 _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[A-Za-z0-9_](?:[\w-]*)|!=|[=:.,()-])')
 
+# Longer than any key of a message.
+_ROW = "row" * 100
+# No key of a message, so that a frame without attributes still has its rows.
+_NO_ATTRIBUTE = ""
+
+# A backslash and what follows: a hexadecimal or octal code, or one character.
+_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|([0-3][0-7]{2})|(.))")
+
 _Predicate = Callable[[frozenset[str]], pl.Expr]
 
 
@@ -58,13 +66,23 @@ class AttributeFilter:
     def __post_init__(self) -> None:
         _parse(self.text)
 
-    def rows(self, attributes: pl.DataFrame) -> NDArray[np.int64]:
-        """Return the rows of `attributes` that match, in order."""
+    def rows(self, attributes: pl.DataFrame, count: int = 0) -> NDArray[np.int64]:
+        """Return the rows of `attributes` that match, in order.
+
+        Parameters
+        ----------
+        attributes : polars.DataFrame
+            One row a message.
+        count : int
+            How many messages there are, where none of them has attributes.
+        """
         predicate = _parse(self.text)
+        if not attributes.width:
+            attributes = pl.DataFrame({_NO_ATTRIBUTE: np.zeros(count, dtype=np.int8)})
         if predicate is None:
             return np.arange(attributes.height)
         matched = predicate(frozenset(attributes.columns))
-        rows = attributes.with_row_index("").filter(matched).get_column("")
+        rows = attributes.with_row_index(_ROW).filter(matched).get_column(_ROW)
         return rows.to_numpy().astype(np.int64)
 
 
@@ -157,7 +175,7 @@ class _Parser:
 
     def _unquote(self, token: _Token) -> str:
         try:
-            return str(json.loads(token.text))
+            return str(json.loads(_ESCAPE.sub(_in_json, token.text)))
         except ValueError as error:
             raise self._error(token, "a string without unknown escapes") from error
 
@@ -180,6 +198,13 @@ class _Parser:
             f"subscription filter, position {token.at + 1}: expected {expected}, found {found}: "
             f"{self._text}"
         )
+
+
+def _in_json(escape: re.Match[str]) -> str:
+    """Write an escape as JSON does, which knows neither hexadecimal nor octal codes."""
+    hexadecimal, octal, _ = escape.groups()
+    code = int(hexadecimal, 16) if hexadecimal else int(octal, 8) if octal else None
+    return escape[0] if code is None else f"\\u{code:04x}"
 
 
 def _parse(text: str) -> _Predicate | None:

@@ -1,11 +1,14 @@
 """Topics as folders of segment logs, with subscriptions; nothing but a disk is needed."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 from broker.connectors.disk import disk_errors
 from broker.connectors.streams.attribute_filter import AttributeFilter
@@ -18,7 +21,7 @@ from broker.connectors.streams.subscriptions import (
     Subscriptions,
 )
 from broker.connectors.streams.texts import attribute_texts
-from broker.errors import NotFoundError, UsageError
+from broker.errors import NotFoundError, RefusedError, UsageError
 from broker.ports import BatchKey, Delivery, Messages, TopicInfo
 
 # Most batches of a worker that one transaction of a pull looks through for matches.
@@ -65,6 +68,11 @@ class LocalStream:
         self._sync = sync
         self._logs: dict[str, SegmentLog] = {}
         self._subscriptions = Subscriptions(root / "subscriptions.sqlite")
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Who has read what."""
+        return self._subscriptions
 
     def log(self, topic: str) -> SegmentLog:
         """Return a topic's log, which is a `Journal` of the same messages."""
@@ -139,7 +147,7 @@ class LocalStream:
             If there is no such subscription.
         """
         found = self._subscriptions.get(subscription)
-        look = _Look(self.log(found.topic), AttributeFilter(found.attribute_filter))
+        look = self.look(found)
         leases: list[Lease] = []
         more = True
         while more and len(leases) < max_messages:
@@ -147,7 +155,53 @@ class LocalStream:
                 found, self._now().timestamp(), max_messages - len(leases), look
             )
             leases += got
-        return self._resolved(self._deliver(self.log(found.topic), leases))
+        return self.deliver(found.topic, leases)
+
+    def look(self, subscription: Subscription) -> "Look":
+        """Return what finds the messages that a subscription has not seen."""
+        return Look(self.log(subscription.topic), AttributeFilter(subscription.attribute_filter))
+
+    def deliver(self, topic: str, leases: Sequence[Lease]) -> list[Delivery]:
+        """Read the messages of the leases.
+
+        Raises
+        ------
+        NotFoundError
+            If a message is gone.
+        """
+        return self._resolved(self._deliver(self.log(topic), leases))
+
+    def has_topic(self, topic: str) -> bool:
+        """Tell whether there is such a topic."""
+        return bool(_NAME.fullmatch(topic)) and (self._root / topic).is_dir()
+
+    def topic_names(self) -> list[str]:
+        """Name the topics, in order, without looking into them."""
+        return sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+
+    def delete_topic(self, topic: str) -> None:
+        """Remove a topic and its messages, which must be this worker's.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such topic.
+        RefusedError
+            If another worker wrote to it.
+        """
+        if not self.has_topic(topic):
+            raise NotFoundError(f"there is no topic {topic!r}")
+        if others := sorted({*self.log(topic).partitions()} - {self._worker}):
+            raise RefusedError(
+                f"topic {topic!r} holds messages of {', '.join(others)} and stays; "
+                "only topics that were written to here can be deleted here"
+            )
+        self._logs.pop(topic).close()
+        folder = self._root / topic
+        with disk_errors(folder):
+            aside = Path(mkdtemp(prefix="removed-", dir=self._root.parent))
+            folder.rename(aside / topic)
+            rmtree(aside)
 
     def _resolved(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Make the payloads of messages that were kept as references."""
@@ -179,8 +233,7 @@ class LocalStream:
 
     def _backlog(self, subscription: Subscription) -> int:
         cursors, leased = self._subscriptions.pending(subscription.name)
-        look = _Look(self.log(subscription.topic), AttributeFilter(subscription.attribute_filter))
-        return leased + look.count(cursors)
+        return leased + self.look(subscription).count(cursors)
 
     def _deliver(self, log: SegmentLog, leases: Sequence[Lease]) -> list[Delivery]:
         """Read the messages of the leases, batch by batch."""
@@ -194,7 +247,7 @@ class LocalStream:
         ]
 
 
-class _Look:
+class Look:
     """Looks for messages that a subscription has not seen."""
 
     def __init__(self, log: SegmentLog, attribute_filter: AttributeFilter) -> None:
@@ -241,7 +294,7 @@ class _Look:
         start = cursor.row if frame.number == cursor.batch else 0
         if not self._filter.text.strip():
             return range(start, frame.count)
-        rows = self._filter.rows(partition.attributes(frame))
+        rows = self._filter.rows(partition.attributes(frame), frame.count)
         found: list[int] = rows[rows >= start].tolist()
         return found
 

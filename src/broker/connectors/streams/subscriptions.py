@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS lease (
     subscription TEXT, worker TEXT, batch INTEGER, row INTEGER,
     deadline_s REAL NOT NULL, attempt INTEGER NOT NULL,
     PRIMARY KEY (subscription, worker, batch, row)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS lease_deadline ON lease (subscription, deadline_s);
 """
 # How long a transaction waits for those of other processes.
 _BUSY_S = 30.0
@@ -46,6 +47,11 @@ class Position:
     worker: str
     batch: int
     row: int
+
+    @property
+    def columns(self) -> tuple[str, int, int]:
+        """The values of a table's columns ``worker, batch, row``."""
+        return self.worker, self.batch, self.row
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class Subscriptions:
         RefusedError
             If the name is taken by another topic or filter.
         """
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO subscription VALUES (?, ?, ?, ?)",
                 (wanted.name, wanted.topic, wanted.attribute_filter, wanted.ack_deadline_s),
@@ -133,7 +139,7 @@ class Subscriptions:
 
     def pending(self, name: str) -> tuple[dict[str, Position], int]:
         """Return the cursors and how many messages are leased."""
-        with self._transaction():
+        with self.transaction():
             (leased,) = self._db.execute(
                 "SELECT count(*) FROM lease WHERE subscription = ?", (name,)
             ).fetchone()
@@ -150,25 +156,25 @@ class Subscriptions:
             The leases, and whether `scan` moved a cursor, so that there may be more.
         """
         name, deadline = subscription.name, now_s + subscription.ack_deadline_s
-        with self._transaction():
+        with self.transaction():
             leases = self._expired(name, now_s, count)
             before = self._cursors(name)
             positions, after = scan(before, count - len(leases))
             leases += [Lease(position, 1) for position in positions]
             self._db.executemany(
                 "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)",
-                [(name, *_columns(it.position), deadline, it.attempt) for it in leases],
+                [(name, *it.position.columns, deadline, it.attempt) for it in leases],
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
-                [(name, *_columns(position)) for position in after.values()],
+                [(name, *position.columns) for position in after.values()],
             )
         return leases, after != before
 
     def acknowledge(self, name: str, ack_ids: Sequence[str]) -> None:
         """Forget leases; a message that was leased again meanwhile is done as well."""
-        keys = [(name, *_columns(found.position)) for found in _leases(ack_ids)]
-        with self._transaction():
+        keys = [(name, *found.position.columns) for found in leases_of(ack_ids)]
+        with self.transaction():
             self._db.executemany(
                 "DELETE FROM lease WHERE subscription = ? AND worker = ? AND batch = ? AND row = ?",
                 keys,
@@ -176,8 +182,8 @@ class Subscriptions:
 
     def release(self, name: str, ack_ids: Sequence[str]) -> None:
         """Let leases expire now, unless the message was leased again meanwhile."""
-        keys = [(name, *_columns(found.position), found.attempt) for found in _leases(ack_ids)]
-        with self._transaction():
+        keys = [(name, *found.position.columns, found.attempt) for found in leases_of(ack_ids)]
+        with self.transaction():
             self._db.executemany(
                 "UPDATE lease SET deadline_s = 0 WHERE subscription = ? AND worker = ? "
                 "AND batch = ? AND row = ? AND attempt = ?",
@@ -187,6 +193,24 @@ class Subscriptions:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give the database for one change, which is there whole or not at all.
+
+        Raises
+        ------
+        TransientError
+            If the file cannot be used now.
+        """
+        with self._lock, _sqlite_errors(self._path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     def _expired(self, name: str, now_s: float, count: int) -> list[Lease]:
         rows = self._db.execute(
@@ -202,17 +226,6 @@ class Subscriptions:
         )
         return {worker: Position(worker, batch, row) for worker, batch, row in rows}
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock, _sqlite_errors(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
 
 @contextmanager
 def _sqlite_errors(path: Path) -> Iterator[None]:
@@ -222,11 +235,14 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         raise TransientError(f"{path} cannot be used now: {error}") from error
 
 
-def _columns(position: Position) -> tuple[str, int, int]:
-    return position.worker, position.batch, position.row
+def leases_of(ack_ids: Sequence[str]) -> Iterator[Lease]:
+    """Iterate over the leases that acknowledgement ids name.
 
-
-def _leases(ack_ids: Sequence[str]) -> Iterator[Lease]:
+    Raises
+    ------
+    RefusedError
+        If a text is no acknowledgement id.
+    """
     for ack_id in ack_ids:
         worker, *numbers = ack_id.rsplit("-", 3)
         try:

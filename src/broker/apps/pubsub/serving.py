@@ -1,0 +1,156 @@
+"""A running server on a home: started, ready, and stopped in order."""
+
+import errno
+import fcntl
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from broker.apps.pubsub.front import GRPC_SOCKET, HTTP_SOCKET
+from broker.apps.pubsub.grpc_service import make_server
+from broker.apps.pubsub.rest import HttpServer
+from broker.apps.pubsub.services import Services
+from broker.config import Secret
+from broker.errors import UsageError
+from broker.wiring import Broker
+
+_GRACE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, and what callers must know.
+
+    Parameters
+    ----------
+    host : str
+        Name or address of an interface.
+    port : int
+        0 takes a free one.
+    token : Secret
+        What callers must send; empty asks nothing.
+    open_to_all : bool
+        Whether others on the network may come without a token.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8085
+    token: Secret = field(default_factory=Secret)
+    open_to_all: bool = False
+
+    def check(self) -> None:
+        """Refuse to listen to the network without a token, unless that is wished.
+
+        Raises
+        ------
+        UsageError
+            With what to do.
+        """
+        if not (_is_here(self.host) or self.token.reveal() or self.open_to_all):
+            raise UsageError(
+                f"on {self.host} everyone on the network could read and write this home: "
+                "give --token-file, or --allow-anyone if that is meant"
+            )
+
+
+@contextmanager
+def serving(broker: Broker, address: Address, *, from_start: bool = False) -> Iterator[str]:
+    """Serve a home while the block lasts; give ``host:port``.
+
+    Raises
+    ------
+    UsageError
+        If the port is in use, or another server is at work on the home.
+    """
+    address.check()
+    with ExitStack() as stack:
+        stack.enter_context(_only_one(broker.home, broker.settings.worker))
+        listener = stack.enter_context(_listen(address))
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="pgb-pubsub-")))
+        stack.callback(broker.stream.close)
+        services = Services(broker.stream, broker.settings.worker, from_start=from_start)
+        _start(services, folder, address.token, stack)
+        _start_front(listener, folder, stack)
+        yield f"{address.host}:{listener.getsockname()[1]}"
+
+
+def _start(services: Services, folder: Path, token: Secret, stack: ExitStack) -> None:
+    """Start the services on sockets that only this user can reach."""
+    http = stack.enter_context(HttpServer(str(folder / HTTP_SOCKET), services, token))
+    threading.Thread(target=http.serve_forever, name="pubsub-http", daemon=True).start()
+    stack.callback(http.shutdown)
+    grpc = make_server(services, token)
+    grpc.add_insecure_port(f"unix:{folder / GRPC_SOCKET}")
+    grpc.start()
+    services.start()
+    stack.callback(lambda: grpc.stop(_GRACE_S).wait())
+    stack.callback(services.stop)
+
+
+def _start_front(listener: socket.socket, folder: Path, stack: ExitStack) -> None:
+    descriptor = listener.fileno()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "broker.apps.pubsub.front", str(descriptor), str(folder)],
+        stdin=subprocess.PIPE,
+        pass_fds=[descriptor],
+    )
+
+    def end() -> None:
+        assert process.stdin is not None  # noqa: S101 - it was asked for
+        process.stdin.close()
+        process.wait()
+
+    stack.callback(end)
+
+
+def _listen(address: Address) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return socket.create_server((address.host, address.port), family=family, backlog=128)
+    except OSError as error:
+        place = f"{address.host}:{address.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"{place} is in use: end what listens there, or give another --port (0: a free one)"
+            ) from error
+        raise UsageError(f"cannot listen on {place}: {error.strerror or error}") from error
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _only_one(home: Path, worker: str) -> Iterator[None]:
+    """Hold the place of this server on the home."""
+    path = home / "locks" / f"pubsub-{worker}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise UsageError(f"the home {home} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UsageError(
+                f"a server is already at work on {home} (process {file.read().strip() or '?'})"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
