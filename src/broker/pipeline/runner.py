@@ -19,7 +19,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from threading import Event
+from typing import Any
 
 import polars as pl
 
@@ -36,6 +38,11 @@ from broker.surveys import SchemaResolver, Survey, decode_batch
 
 _MERGE_EVERY = 64
 """Batches between two merges of small table parts."""
+
+_PNG = {"contentType": "image/png"}
+
+_MOST_AT_ONCE = 32
+"""Requests to cloud services under way at a time."""
 
 _IN_FLIGHT = 2
 """Batches between decode and close: one that is written while the next is decoded."""
@@ -265,16 +272,25 @@ class Pipeline:
         self, key: BatchKey, made: Sequence[products.Made], letters: Messages | None
     ) -> Counts:
         copies, name = self._sinks.copies, self._instance.name
-        stored = copies.store(self._bucket("alert_avros"), made, self._sinks.file_layout)
-        copies.send(name("alerts"), made, key)
-        copies.send_letters(name("deadletters"), letters, key)
-        return products.merge_fates(
-            products.count_verdicts(made, self._filters),
-            stored,
-            self._append_rows(key, made),
-            self._publish(key, made),
-            self._fit(key, made),
+        bucket, layout = self._bucket("alert_avros"), self._sinks.file_layout
+        stored, rows, sent, fitted, *_ = self._at_once(
+            partial(copies.store, bucket, made, layout),
+            partial(self._append_rows, key, made),
+            partial(self._publish, key, made),
+            partial(self._fit, key, made),
+            partial(copies.send, name("alerts"), made, key),
+            partial(copies.send_letters, name("deadletters"), letters, key),
         )
+        verdicts = products.count_verdicts(made, self._filters)
+        return products.merge_fates(verdicts, stored, rows, sent, fitted)
+
+    def _at_once(self, *jobs: Callable[[], Any]) -> list[Any]:
+        """Do jobs one by one in a home, where all wait for one disk; together elsewhere."""
+        if not self._limits.patience_s:
+            return [job() for job in jobs]
+        with ThreadPoolExecutor(_MOST_AT_ONCE, "job") as pool:
+            started = [pool.submit(job) for job in jobs]
+        return [job.result() for job in started]
 
     def _fit(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         """Fit, and write rows, messages and pictures of the fits."""
@@ -286,9 +302,9 @@ class Pipeline:
             table = pl.concat(rows, how="vertical_relaxed")
             self._sinks.tables.append(self._instance.dataset, fitting.NAME, table, key)
         bucket = self._bucket(fitting.BUCKET)
-        for result in results:
-            for name, picture in result.pictures.items():
-                self._sinks.files.create(bucket, name, picture, {"contentType": "image/png"})
+        pictures = [item for result in results for item in result.pictures.items()]
+        create = partial(self._sinks.files.create, bucket, metadata=_PNG)
+        self._at_once(*(partial(create, name, picture) for name, picture in pictures))
         sent = self._send(fitting.NAME, [result.messages for result in results], key)
         fates = [{fitting.NAME: result.fates} for result in results]
         written = {fitting.NAME: sum(map(len, rows))}
@@ -301,9 +317,13 @@ class Pipeline:
             for table, rows in products.tables(part):
                 parts.setdefault((table, str(rows.schema)), []).append(rows)
                 counts[table] = counts.get(table, 0) + len(rows)
-        for (table, _), frames in parts.items():
-            rows = pl.concat(frames, rechunk=False)
-            self._sinks.tables.append(self._instance.dataset, table, rows, key)
+        append, dataset = self._sinks.tables.append, self._instance.dataset
+        self._at_once(
+            *(
+                partial(append, dataset, table, pl.concat(frames, rechunk=False), key)
+                for (table, _), frames in parts.items()
+            )
+        )
         return {"rows": counts}
 
     def _publish(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
