@@ -25,17 +25,30 @@ class BatchKey:
         return f"{self.worker}-{self.number:010d}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class OffsetGap:
+    """Offsets of a partition that never came, the first and the last of them, and why."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceBatch:
     """Payloads as a source hands them out, with where each came from.
 
     `origins` has one row a payload: ``topic`` (str), ``partition`` (int32), ``offset``
     (int64), ``timestamp_ms`` (int64), each null where the source has none, and ``place``
-    (str), which tells a person where to look.
+    (str), which tells a person where to look. `gaps` are offsets that the source found
+    missing while it took the batch; they may come without any payload.
     """
 
     payloads: Sequence[bytes]
     origins: pl.DataFrame
+    gaps: Sequence[OffsetGap] = ()
 
 
 @dataclass(frozen=True, slots=True)

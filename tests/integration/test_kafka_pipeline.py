@@ -4,6 +4,7 @@
 ``PGB_TEST_KAFKA_FROM`` a folder of real packets that are repeated under new ids.
 """
 
+import json
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from broker.connectors.sources.kafka import KafkaSource
 from broker.errors import ForbiddenError
 from broker.pipeline.reconcile import gaps, reconcile, reconcile_sinks
 from broker.pipeline.runner import Report
+from broker.ports import OffsetGap
 from broker.surveys import get_survey
 from broker.wiring import Broker
+from tests_support import Pgb
 
 pytestmark = pytest.mark.slow
 
@@ -152,10 +155,12 @@ def test_retention_is_named(
 
     _, broker, source = take_in(settings, url)
 
-    assert [(it.partition, it.first, it.last) for it in gaps(broker.ledger)] == [(0, 10, 24)]
-    assert [(it.first, it.last, it.reason) for it in source.health().gaps] == [
-        (10, 24, "retention")
-    ]
+    gap = OffsetGap(topic, 0, 10, 24, "retention")
+    assert (gaps(broker.ledger), list(source.health().gaps)) == ([gap], [gap])
+    told = Pgb(broker.home)("ledger", "--json")
+    assert json.loads(told)["gaps"] == [asdict(gap)]
+    shown = Pgb(broker.home)("ledger")
+    assert "10–24 never came (retention)" in shown
 
 
 def test_login_with_scram(

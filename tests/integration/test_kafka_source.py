@@ -14,11 +14,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from broker.config import Secret, Settings
 from broker.connectors.kafka.client import Clock
-from broker.connectors.kafka.health import Health, OffsetGap, read_health, write_health
+from broker.connectors.kafka.health import Health, read_health, write_health
 from broker.connectors.kafka.place import KafkaPlace
 from broker.connectors.sources.kafka import KafkaSource
 from broker.errors import NotFoundError
-from broker.ports import SourceBatch
+from broker.ports import OffsetGap, SourceBatch
 
 Produce = Callable[..., None]
 

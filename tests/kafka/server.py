@@ -47,6 +47,7 @@ group.min.session.timeout.ms=1000
 message.max.bytes=4000000
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
+log.cleaner.backoff.ms=200
 """
 
 

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from broker.apps.cli.status import command
-from broker.connectors.kafka.health import Health, OffsetGap, PartitionHealth, write_health
+from broker.connectors.kafka.health import Health, PartitionHealth, write_health
+from broker.ports import OffsetGap
 
 NO_PROCESS = 2**22 + 1
 

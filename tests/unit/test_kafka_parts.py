@@ -325,6 +325,32 @@ def test_gaps_are_found() -> None:
     assert offsets.take(origins((0, 10), (1, 10))) == []
 
 
+def test_what_holds_no_message_is_committed_last() -> None:
+    """Marks of transactions at the end wait until all before them is durable."""
+    offsets = Offsets()
+    offsets.assign({("t", 0): 0, ("t", 1): -1})
+    offsets.take(origins((0, 0), (0, 1)))
+    before = offsets.reached_end(("t", 0), 5), offsets.reached_end(("t", 1), 3)
+    early = offsets.to_commit()
+    offsets.make_durable(origins((0, 0), (0, 1)))
+
+    assert before == ([Jump(("t", 0), 2, 4)], [])
+    assert early == {("t", 1): 3}
+    assert offsets.to_commit() == {("t", 0): 5, ("t", 1): 3}
+
+
+def test_an_end_is_forgotten_with_its_partition() -> None:
+    """A partition that comes back is read from where its group stands, not from the end."""
+    offsets = Offsets()
+    offsets.assign({("t", 0): 0})
+    offsets.reached_end(("t", 0), 20)
+    offsets.revoke([("t", 0)])
+    offsets.reached_end(("t", 0), 20)
+    offsets.assign({("t", 0): 15})
+
+    assert offsets.to_commit() == {}
+
+
 def error(code: int, words: str = "") -> KafkaError:
     """Make an error of librdkafka."""
     return KafkaError(code, words or None)

@@ -1,6 +1,8 @@
 """The ledger and its index."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 
 from broker.pipeline import index
 from broker.pipeline.ledger import Intake, Ledger, Location
-from broker.pipeline.reconcile import Gap, gaps, reconcile
-from broker.ports import BatchKey
+from broker.pipeline.reconcile import gaps, reconcile
+from broker.ports import BatchKey, OffsetGap
 
 NIGHT = date(2026, 1, 2)
 NOW = datetime(2026, 1, 2, 3, tzinfo=UTC)
@@ -158,7 +160,43 @@ def test_gaps_between_offsets_are_named(ledger: Ledger):
     take(ledger, 2, offsets=[("t", 0, 0, 4, 5), ("t", 1, 0, 9, 10)])
     take(ledger, 3, offsets=[("t", 0, 20, 25, 6)])
 
-    assert gaps(ledger) == [Gap("t", 0, 5, 9)]
+    assert gaps(ledger) == [OffsetGap("t", 0, 5, 9)]
+
+
+def test_a_gap_has_the_reason_that_the_source_gave(ledger: Ledger):
+    """Also at the end of a partition; what came after all is no gap."""
+    take(ledger, 1, offsets=[("t", 0, 0, 4, 5), ("t", 0, 12, 14, 3), ("t", 0, 20, 25, 6)])
+    for _ in range(2):
+        ledger.note_gaps([OffsetGap("t", 0, 5, 13, "retention")], NOW)
+    ledger.note_gaps([OffsetGap("t", 0, 26, 30, "compaction")], NOW)
+    ledger.note_gaps([OffsetGap("t", 1, 0, 8, "retention")], NOW)
+
+    assert gaps(ledger) == [
+        OffsetGap("t", 0, 5, 11, "retention"),
+        OffsetGap("t", 0, 15, 19, ""),
+        OffsetGap("t", 0, 26, 30, "compaction"),
+        OffsetGap("t", 1, 0, 8, "retention"),
+    ]
+
+
+def test_a_gap_that_grew_is_named_once(ledger: Ledger):
+    """A source that begins again sees more missing than before."""
+    take(ledger, 1, offsets=[("t", 0, 0, 4, 5)])
+    ledger.note_gaps([OffsetGap("t", 0, 5, 9, "retention")], NOW)
+    ledger.note_gaps([OffsetGap("t", 0, 5, 19, "retention")], NOW)
+
+    assert [(gap.first, gap.last) for gap in gaps(ledger)] == [(5, 9), (10, 19)]
+
+
+def test_a_ledger_from_before_gaps_were_noted_opens(tmp_path: Path):
+    """What it holds is still there."""
+    with Ledger(tmp_path / "ledger.sqlite", "w0") as older:
+        take(older, 1, offsets=[("t", 0, 0, 4, 5), ("t", 0, 9, 9, 1)])
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as file:
+        file.execute("DROP TABLE gaps")
+
+    with Ledger(tmp_path / "ledger.sqlite", "w0") as ledger:
+        assert gaps(ledger) == [OffsetGap("t", 0, 5, 8, "")]
 
 
 def test_sums_of_a_night(ledger: Ledger):

@@ -1,7 +1,7 @@
 """From a batch of payloads to alerts with their origins; what cannot be used is a reject."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -134,7 +134,9 @@ def _split(batch: SourceBatch, several: Mapping[int, list[bytes]]) -> SourceBatc
     """Give each alert of a payload that holds several a payload of its own."""
     parts = [several.get(i, [payload]) for i, payload in enumerate(batch.payloads)]
     rows = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    return SourceBatch([payload for part in parts for payload in part], batch.origins[rows])
+    return replace(
+        batch, payloads=[it for part in parts for it in part], origins=batch.origins[rows]
+    )
 
 
 def _offset_ranges(origins: pl.DataFrame) -> pl.DataFrame:

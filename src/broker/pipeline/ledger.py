@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from broker.errors import RefusedError, TransientError, UsageError
 from broker.pipeline.index import SCHEMA as INDEX_SCHEMA
 from broker.pipeline.index import SeenIndex, object_digest, unpack
-from broker.ports import BatchKey
+from broker.ports import BatchKey, OffsetGap
 
 _READ_ATTEMPTS = 10
 """Merges come seconds apart, so that a second attempt is already rare."""
@@ -39,6 +39,10 @@ CREATE TABLE IF NOT EXISTS fates (
     count INTEGER NOT NULL, PRIMARY KEY (worker, number, stage, fate)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rejects (
     digest INTEGER PRIMARY KEY, worker INTEGER NOT NULL, number INTEGER NOT NULL, retried TEXT);
+CREATE TABLE IF NOT EXISTS gaps (
+    topic TEXT NOT NULL, part INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    reason TEXT NOT NULL, seen TEXT NOT NULL,
+    PRIMARY KEY (topic, part, first, last)) WITHOUT ROWID;
 """
 
 
@@ -276,6 +280,20 @@ class Ledger:
             else:
                 merged.append((first, last))
         return ranges
+
+    def note_gaps(self, gaps: Sequence[OffsetGap], now: datetime) -> None:
+        """Record offsets that a source found missing, and why; again does nothing."""
+        rows = [(it.topic, it.partition, it.first, it.last, it.reason) for it in gaps]
+        with self._writing() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?)",
+                [(*row, now.isoformat()) for row in rows],
+            )
+
+    def noted_gaps(self) -> list[OffsetGap]:
+        """Return the offsets that sources found missing, in order."""
+        rows = self._rows("SELECT topic, part, first, last, reason FROM gaps")
+        return sorted(OffsetGap(*row) for row in rows)
 
     def mark_retried(self, digests: Sequence[int], now: datetime) -> None:
         """Mark dead letters as retried with success."""

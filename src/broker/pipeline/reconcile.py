@@ -1,14 +1,17 @@
 """Does everything add up? The ledger's sums against what the sinks really hold."""
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import pairwise
 
 from broker.instance import Instance
 from broker.pipeline.copies import STAGE
 from broker.pipeline.ledger import Ledger, Sums
-from broker.ports import Stream, Tables
+from broker.ports import OffsetGap, Stream, Tables
+
+Partition = tuple[str, int]
+Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +26,6 @@ class Check:
     def ok(self) -> bool:
         """Whether both agree."""
         return self.expected == self.found
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Offsets of a partition that were never received."""
-
-    topic: str
-    partition: int
-    first: int
-    last: int
 
 
 def reconcile(ledger: Ledger, night: date | None = None) -> list[Check]:
@@ -66,13 +59,51 @@ def _merged(fates: Mapping[str, Mapping[str, int]], *stages: str) -> dict[str, i
     return {name: count for stage in stages for name, count in fates.get(stage, {}).items()}
 
 
-def gaps(ledger: Ledger) -> list[Gap]:
-    """Name every stretch of offsets that is missing between two that were received."""
+def gaps(ledger: Ledger) -> list[OffsetGap]:
+    """Name every stretch of offsets that is missing, with the reason where a source knew it.
+
+    A stretch between two that were received and of which no source has said why it is
+    missing has no reason.
+    """
+    noted: dict[Partition, list[OffsetGap]] = {}
+    for gap in ledger.noted_gaps():
+        noted.setdefault((gap.topic, gap.partition), []).append(gap)
+    ranges = ledger.offset_ranges()
     return [
-        Gap(topic, partition, before[1] + 1, after[0] - 1)
-        for (topic, partition), ranges in ledger.offset_ranges().items()
-        for before, after in pairwise(ranges)
+        gap
+        for partition in sorted({*noted, *ranges})
+        for gap in _gaps_of(partition, ranges.get(partition, []), noted.get(partition, []))
     ]
+
+
+def _gaps_of(
+    partition: Partition, received: Sequence[Range], noted: Sequence[OffsetGap]
+) -> list[OffsetGap]:
+    """Return the missing offsets of one partition, from its ranges and what sources said."""
+    found, told = [], -1
+    for gap in noted:
+        holes = _without((max(gap.first, told + 1), gap.last), received)
+        found += [OffsetGap(*partition, *hole, gap.reason) for hole in holes]
+        told = max(told, gap.last)
+    if received:
+        known = sorted([*received, *((gap.first, gap.last) for gap in found)])
+        holes = _without((received[0][0], received[-1][1]), known)
+        found += [OffsetGap(*partition, *hole) for hole in holes]
+    return sorted(found)
+
+
+def _without(span: Range, known: Sequence[Range]) -> Iterator[Range]:
+    """Yield what is left of a range without others, which are in order and do not overlap."""
+    first, last = span
+    for i in range(bisect_left(known, first, key=lambda it: it[1]), len(known)):
+        start, end = known[i]
+        if first > last or start > last:
+            break
+        if first < start:
+            yield first, start - 1
+        first = end + 1
+    if first <= last:
+        yield first, last
 
 
 def _within(sums: Sums) -> Iterator[Check]:

@@ -181,6 +181,8 @@ class Pipeline:
             self._stop_waiting_on_error(),
         ):
             for batch in source.batches(self._limits.batch_alerts, self._limits.batch_wait_s):
+                if batch.gaps:
+                    self._ledger.note_gaps(batch.gaps, self._clock())
                 if len(batch.payloads):
                     work = self._take(batch)
                     kept = keeper.submit(self._keep, work)

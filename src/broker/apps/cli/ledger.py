@@ -1,8 +1,10 @@
 """``pgb ledger``: does everything add up?"""
 
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from itertools import groupby
 from typing import Any
 
 import click
@@ -10,8 +12,11 @@ import click
 from broker.apps.cli._options import options, settings_of, surveys_in
 from broker.apps.cli._output import print_json, print_table
 from broker.pipeline.ledger import Sums
-from broker.pipeline.reconcile import Check, Gap, gaps, reconcile, reconcile_sinks
+from broker.pipeline.reconcile import Check, gaps, reconcile, reconcile_sinks
+from broker.ports import OffsetGap
 from broker.wiring import Broker
+
+_MOST_GAPS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,8 @@ class _Account:
     name: str
     sums: Sums
     checks: list[Check]
-    missing: list[Gap]
+    offsets: dict[tuple[str, int], list[tuple[int, int]]]
+    missing: list[OffsetGap]
 
     @property
     def agrees(self) -> bool:
@@ -56,8 +62,9 @@ def _account(broker: Broker, night: date | None) -> _Account:
     checks = reconcile(broker.ledger, night)
     if night is None:
         checks += reconcile_sinks(broker.ledger, broker.instance, broker.bus, broker.tables)
+    ledger = broker.ledger
     name = f"{broker.instance.name('ledger')}, {night or 'all nights'}"
-    return _Account(name, broker.ledger.sums(night), checks, gaps(broker.ledger))
+    return _Account(name, ledger.sums(night), checks, ledger.offset_ranges(), gaps(ledger))
 
 
 def _values(account: _Account) -> dict[str, Any]:
@@ -73,7 +80,12 @@ def _values(account: _Account) -> dict[str, Any]:
             {"what": c.what, "expected": c.expected, "found": c.found, "ok": c.ok}
             for c in account.checks
         ],
-        "gaps": [(g.topic, g.partition, g.first, g.last) for g in account.missing],
+        "offsets": [
+            {"topic": topic, "partition": partition, "first": first, "last": last}
+            for (topic, partition), ranges in account.offsets.items()
+            for first, last in ranges
+        ],
+        "gaps": [asdict(gap) for gap in account.missing],
         "reconciled": account.agrees,
     }
 
@@ -81,7 +93,30 @@ def _values(account: _Account) -> dict[str, Any]:
 def _show(account: _Account) -> None:
     rows = [(c.what, c.expected, c.found, "ok" if c.ok else "DIFFERS") for c in account.checks]
     print_table(account.name, ("what", "ledger", "found", ""), rows)
-    for gap in account.missing:
-        words = f"{gap.topic}[{gap.partition}]: {gap.first}–{gap.last} never received"
-        click.secho(words, fg="yellow")
+    _show_offsets(account)
     click.secho("everything adds up" if account.agrees else "it does not add up", bold=True)
+
+
+def _show_offsets(account: _Account) -> None:
+    """Print what was received of each partition, and name what is missing."""
+    if not account.offsets and not account.missing:
+        return
+    missing = Counter((gap.topic, gap.partition) for gap in account.missing)
+    rows = [
+        (*partition, ranges[0][0], ranges[-1][1], missing[partition] or "gap-free")
+        for partition, ranges in account.offsets.items()
+    ]
+    print_table("Offsets", ("topic", "partition", "first", "last", "gaps"), rows)
+    for (topic, partition, reason), group in groupby(
+        sorted(account.missing, key=_partition_and_reason), _partition_and_reason
+    ):
+        found = [f"{gap.first}–{gap.last} never came" for gap in group]
+        if len(found) > _MOST_GAPS_SHOWN:
+            found = [*found[:_MOST_GAPS_SHOWN], f"and {len(found) - _MOST_GAPS_SHOWN:,} gaps more"]
+        for words in found:
+            why = reason or "no reason is known"
+            click.secho(f"{topic}[{partition}]: {words} ({why})", fg="yellow")
+
+
+def _partition_and_reason(gap: OffsetGap) -> tuple[str, int, str]:
+    return gap.topic, gap.partition, gap.reason

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.ports import OffsetGap
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionHealth:
@@ -22,17 +24,6 @@ class PartitionHealth:
     def lag(self) -> int:
         """Messages that are there and were not read yet; -1 if not known."""
         return -1 if self.end < 0 or self.position < 0 else max(self.end - self.position, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class OffsetGap:
-    """Offsets that the server does not have any more, and why."""
-
-    topic: str
-    partition: int
-    first: int
-    last: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

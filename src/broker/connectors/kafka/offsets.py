@@ -26,9 +26,15 @@ class Offsets:
     read before a partition was taken away is therefore read again by its new owner; if it
     comes back to us meanwhile, committing an older batch is right, as all before it is
     durable here or was committed by someone.
+
+    A partition may end with offsets that hold no message: marks of transactions, aborted
+    messages. Once all before them is durable, they are committed as well, or nobody could
+    tell that the partition is done.
     """
 
     read: dict[Partition, int] = field(default_factory=dict)
+    _handed: dict[Partition, int] = field(default_factory=dict)
+    _ends: dict[Partition, int] = field(default_factory=dict)
     _durable: dict[Partition, int] = field(default_factory=dict)
     committed: dict[Partition, int] = field(default_factory=dict)
     _assigned: set[Partition] = field(default_factory=set)
@@ -45,6 +51,8 @@ class Offsets:
         with self._lock:
             self._assigned |= partitions.keys()
             for partition, committed in partitions.items():
+                self._ends.pop(partition, None)
+                self._handed.pop(partition, None)
                 if committed >= 0:
                     self.committed[partition] = committed
                     self.read[partition] = committed
@@ -54,7 +62,8 @@ class Offsets:
         with self._lock:
             for partition in partitions:
                 self._assigned.discard(partition)
-                for offsets in (self.read, self._durable, self.committed):
+                known = (self.read, self._handed, self._ends, self._durable, self.committed)
+                for offsets in known:
                     offsets.pop(partition, None)
 
     def take(self, origins: pl.DataFrame) -> list[Jump]:
@@ -65,12 +74,16 @@ class Offsets:
             expected = self.read.get(partition, first)
             if first > expected or last - first + 1 != count:
                 jumps += _jumps(origins, partition, expected)
-            self.read[partition] = last + 1
+            self.read[partition] = self._handed[partition] = last + 1
         return jumps
 
-    def reached_end(self, partition: Partition, offset: int) -> None:
-        """Note that nothing is there before `offset` that was not read."""
-        self.read[partition] = max(offset, self.read.get(partition, -1))
+    def reached_end(self, partition: Partition, offset: int) -> list[Jump]:
+        """Note that all before `offset` was read; return the offsets that never came."""
+        if partition not in self._assigned:
+            return []
+        expected = self.read.get(partition, offset)
+        self.read[partition] = self._ends[partition] = max(offset, expected)
+        return [Jump(partition, expected, offset - 1)] if offset > expected else []
 
     def make_durable(self, origins: pl.DataFrame) -> None:
         """Note that a batch and all before it are durable."""
@@ -82,11 +95,19 @@ class Offsets:
     def to_commit(self) -> dict[Partition, int]:
         """Return what is durable and not committed yet, of the assigned partitions."""
         with self._lock:
+            done = {partition: self._done(partition) for partition in self._assigned}
             return {
                 partition: offset
-                for partition, offset in self._durable.items()
-                if partition in self._assigned and offset > self.committed.get(partition, -1)
+                for partition, offset in done.items()
+                if offset > max(self.committed.get(partition, -1), 0)
             }
+
+    def _done(self, partition: Partition) -> int:
+        """Return the offset before which all is durable or holds no message."""
+        durable = self._durable.get(partition, -1)
+        if self._handed.get(partition, -1) > durable:
+            return durable
+        return max(durable, self._ends.get(partition, -1))
 
     def confirm(self, committed: Mapping[Partition, int]) -> None:
         """Note what the server has recorded."""

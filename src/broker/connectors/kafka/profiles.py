@@ -113,10 +113,22 @@ class KafkaProfile:
 def profiles_of(survey: Survey) -> dict[str, KafkaProfile]:
     """Return the profiles that ship with a survey, its default first."""
     text = survey.text(_FILE)
-    if text is None:
-        return {}
-    content = yaml.safe_load(text)["profiles"]
-    return {name: _profile(name, fields) for name, fields in content.items()}
+    return parse_profiles(text, f"of {survey.name}") if text is not None else {}
+
+
+def parse_profiles(text: str, place: str) -> dict[str, KafkaProfile]:
+    """Read profiles from YAML that was found at `place`, the default first.
+
+    Raises
+    ------
+    ConfigError
+        If the text does not describe profiles.
+    """
+    try:
+        content = yaml.safe_load(text)["profiles"]
+        return {name: _profile(name, fields) for name, fields in content.items()}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"Kafka profiles {place} cannot be read: {error!r}") from error
 
 
 def registry_of(survey: Survey, profile: str) -> str:

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     OFFSET_END,
     Consumer,
     KafkaError,
@@ -26,20 +26,15 @@ from broker.connectors.kafka.client import (
     make_client,
     service_error,
 )
-from broker.connectors.kafka.health import (
-    Health,
-    OffsetGap,
-    PartitionHealth,
-    read_health,
-    write_health,
-)
+from broker.connectors.kafka.gaps import RETENTION, TRANSACTIONS, GapNames
+from broker.connectors.kafka.health import Health, PartitionHealth, read_health, write_health
 from broker.connectors.kafka.offsets import Jump, Offsets, Partition
 from broker.connectors.kafka.place import KafkaPlace, read_place
 from broker.connectors.kafka.topics import TopicWatch
 from broker.connectors.sources.files import ORIGIN_SCHEMA
 from broker.errors import TransientError
 from broker.instance import Instance
-from broker.ports import SourceBatch
+from broker.ports import OffsetGap, SourceBatch
 from broker.surveys import DEFAULT_SURVEY, get_survey
 
 _LOG = logging.getLogger(__name__)
@@ -67,6 +62,7 @@ _ANSWER_S = 5.0
 """How long one question to the server may take."""
 
 _LAST_COMMIT_TRIES = 5
+_GAPS_SHOWN = 100
 
 
 class KafkaSource:
@@ -115,7 +111,6 @@ class KafkaSource:
         self._gaps = _known_gaps(health_file)
         self._last_message: float | None = None
         self._last_commit: float | None = None
-        self._commit_failed = False
         self._told: set[str] = set()
         self._unfinished = 0
         self._last_health: Health | None = None
@@ -127,6 +122,7 @@ class KafkaSource:
             stats_cb=self._connection.on_statistics,
             on_commit=self._on_commit,
         )
+        self._gap_names = GapNames(self._consumer, place.properties, self._answer_s)
 
     @classmethod
     def from_url(cls, url: str, settings: Settings, *, follow: bool = False) -> "KafkaSource":
@@ -227,16 +223,18 @@ class KafkaSource:
 
     def _batch(self) -> SourceBatch:
         messages, self._messages = self._messages, []
-        batch = SourceBatch([it.value() or b"" for it in messages], _origins(messages))
+        origins = _origins(messages)
+        jumps: list[Jump] = []
         if messages:
             known, time_ms = messages[-1].timestamp()
             self._last_message = time_ms / 1000 if known else self._clock.now()
-            for jump in self._offsets.take(batch.origins):
-                self._note_gap(jump)
+            jumps = self._offsets.take(origins)
         for partition, offset in self._reached.items():
-            self._offsets.reached_end(partition, offset)
+            jumps += self._offsets.reached_end(partition, offset)
         self._reached = {}
-        return batch
+        gaps = self._gap_names.name(jumps)
+        self._note_gaps(gaps)
+        return SourceBatch([it.value() or b"" for it in messages], origins, gaps)
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         topic = message.topic() or ""
@@ -260,8 +258,7 @@ class KafkaSource:
         self._next_tick_s = now_s + 1.0
         if self._ends is None and self._watch.complete and not self._follow:
             self._ends = self._end_offsets()
-        if self._commit_failed:
-            self._send_commit()
+        self._send_commit()
         self._report_empty()
         self._write_health()
 
@@ -310,16 +307,20 @@ class KafkaSource:
         gone = {(it.topic, it.partition) for it in partitions}
         with suppress(KafkaException):
             self._commit_now()
-        self._offsets.revoke(gone)
-        self._messages = [it for it in self._messages if (it.topic(), it.partition()) not in gone]
+        self._drop(gone)
         consumer.incremental_unassign(list(partitions))
 
     def _on_lost(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
         """Forget partitions that others own already; a commit would be refused."""
         gone = {(it.topic, it.partition) for it in partitions}
+        self._drop(gone)
+        consumer.incremental_unassign(list(partitions))
+
+    def _drop(self, gone: set[Partition]) -> None:
+        """Forget all that is not handed out yet of partitions."""
         self._offsets.revoke(gone)
         self._messages = [it for it in self._messages if (it.topic(), it.partition()) not in gone]
-        consumer.incremental_unassign(list(partitions))
+        self._reached = {it: end for it, end in self._reached.items() if it not in gone}
 
     def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """Take the server's answer to a commit; what failed is sent again later."""
@@ -327,15 +328,11 @@ class KafkaSource:
         if error is None and done:
             self._offsets.confirm(done)
             self._last_commit = self._clock.now()
-        self._commit_failed = error is not None or len(done) < len(partitions)
 
     def _send_commit(self) -> None:
         if offsets := _positions(self._offsets.to_commit()):
-            self._commit_failed = False
-            try:
+            with suppress(KafkaException):  # what is not confirmed is sent again
                 self._consumer.commit(offsets=offsets, asynchronous=True)
-            except KafkaException:
-                self._commit_failed = True
 
     def _commit_now(self) -> None:
         if offsets := _positions(self._offsets.to_commit()):
@@ -365,26 +362,21 @@ class KafkaSource:
         return self._others_are_done([it for it in self._ends if it not in assigned])
 
     def _end_offsets(self) -> dict[Partition, int] | None:
-        """Return the end of every partition that holds a message; None if nobody answers."""
+        """Return the end of every partition that ever held a message; None if nobody answers."""
         found = self._existing_topics() or {}
         if not self._subscribed or not found.keys() >= set(self._subscribed):
             return None
-        known = [(name, part) for name in self._subscribed for part in found[name].partitions]
+        # In the place of a time, this asks for the end.
+        asked = [
+            TopicPartition(name, number, OFFSET_END)
+            for name in self._subscribed
+            for number in found[name].partitions
+        ]
         try:
-            starts, ends = (
-                # In the place of a time, these ask for the two ends of a partition.
-                self._consumer.offsets_for_times(
-                    [TopicPartition(*it, end) for it in known], timeout=self._answer_s
-                )
-                for end in (OFFSET_BEGINNING, OFFSET_END)
-            )
+            ends = self._consumer.offsets_for_times(asked, timeout=self._answer_s)
         except KafkaException:
             return None
-        return {
-            (high.topic, high.partition): high.offset
-            for low, high in zip(starts, ends, strict=True)
-            if high.offset > low.offset
-        }
+        return {(it.topic, it.partition): it.offset for it in ends if it.offset > 0}
 
     def _others_are_done(self, partitions: Sequence[Partition]) -> bool:
         """Tell whether the other members have committed their partitions up to the end."""
@@ -398,20 +390,22 @@ class KafkaSource:
         ends = self._ends or {}
         return all(it.offset >= ends[it.topic, it.partition] for it in found)
 
-    def _note_gap(self, jump: Jump) -> None:
-        """Name offsets that the server has no more, with the reason."""
-        topic, number = jump.partition
-        low = 0
-        with suppress(KafkaException):
-            found = self._consumer.get_watermark_offsets(
-                TopicPartition(topic, number), timeout=self._answer_s
-            )
-            low = found[0] if found else 0
-        reason = "retention" if jump.last < low else "compaction or an aborted transaction"
-        self._gaps.append(OffsetGap(topic, number, jump.first, jump.last, reason))
-        _LOG.warning(
-            "%s[%d]: offsets %d to %d are gone (%s)", topic, number, jump.first, jump.last, reason
-        )
+    def _note_gaps(self, gaps: Sequence[OffsetGap]) -> None:
+        """Tell of offsets that the server has no more; marks of transactions are none."""
+        for gap in gaps:
+            if gap.reason == TRANSACTIONS or gap in self._gaps:
+                continue
+            self._gaps = [*self._gaps[1 - _GAPS_SHOWN :], gap]
+            words = "%s[%d]: offsets %d to %d are gone (%s)"
+            level = logging.WARNING if self._is_news(gap) else logging.DEBUG
+            _LOG.log(level, words, *astuple(gap))
+
+    def _is_news(self, gap: OffsetGap) -> bool:
+        """Tell whether a gap is worth a line: of a compacted topic only the first one is."""
+        mark = f"{gap.topic} {gap.reason}"
+        known = mark in self._told
+        self._told.add(mark)
+        return gap.reason == RETENTION or not known
 
     def _report_empty(self) -> None:
         if self._joined and self._state() == "empty":
