@@ -140,7 +140,8 @@ class Broker:
     def tables(self) -> Tables:
         """Rows to query."""
         if url := self.settings.tables:
-            tables: Tables = _load(_scheme(url), TABLES).from_url(url, self.settings)
+            kind, owner = _load(_scheme(url), TABLES), _mark_of(self.home)
+            tables: Tables = kind.from_url(url, self.settings, owner=owner)
             return tables
         return ParquetTables(self.home / "tables", sort_columns=SORT_COLUMNS, sync=True)
 

@@ -70,6 +70,9 @@ class BigQueryTables:
         A query that would read more is refused; no limit if None.
     patience_s : float
         How long a load or query may take, in seconds.
+    owner : str
+        Mark of the home whose batches these are; those of another home are others, though
+        their keys be the same.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class BigQueryTables:
         *,
         maximum_bytes_billed: int | None = None,
         patience_s: float = 600.0,
+        owner: str = "",
     ) -> None:
         self._service = Service(cloud, patience_s)
+        self._owner = owner
         self._default_dataset = default_dataset
         self._limit = maximum_bytes_billed
         self._loader = Loader(self._service)
@@ -88,7 +93,7 @@ class BigQueryTables:
         self._changing = Lock()
 
     @classmethod
-    def from_url(cls, url: str, settings: Settings) -> Self:
+    def from_url(cls, url: str, settings: Settings, *, owner: str = "") -> Self:
         """Open ``bigquery://[project][/dataset][?maximum_bytes_billed=N]``.
 
         Raises
@@ -99,8 +104,13 @@ class BigQueryTables:
         cloud, dataset = project_of(url, settings)
         if dataset and not _NAME.fullmatch(dataset):
             raise ConfigError(f"{url}: {dataset!r} cannot name a dataset: use letters, digits, _")
-        limit = _limit_of(url)
-        return cls(cloud, dataset, maximum_bytes_billed=limit, patience_s=settings.patience_s)
+        return cls(
+            cloud,
+            dataset,
+            maximum_bytes_billed=_limit_of(url),
+            patience_s=settings.patience_s,
+            owner=owner,
+        )
 
     def append(self, dataset: str, table: str, rows: pl.DataFrame, key: BatchKey) -> None:
         """Append rows; the same key and columns again do nothing.
@@ -240,7 +250,7 @@ class BigQueryTables:
 
     def _loaded(self, table: Any, rows: pl.DataFrame, key: BatchKey) -> bool:
         """Load rows; false if the table is no longer what it was."""
-        name = batch_name(table, key, rows.schema)
+        name = batch_name(table, key, rows.schema, self._owner)
         try:
             self._loader.load(table, name, parquet_of(rows, table.schema))
         except (BadRequest, NotFound):

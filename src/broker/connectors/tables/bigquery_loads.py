@@ -138,15 +138,16 @@ class Loader:
         return None
 
 
-def batch_name(table: Any, key: BatchKey, columns: pl.Schema) -> str:
+def batch_name(table: Any, key: BatchKey, columns: pl.Schema, owner: str = "") -> str:
     """Name a batch of rows with given columns for one table.
 
     A table that was deleted and made anew is another table: the time at which it was made is
-    part of the name.
+    part of the name. So is the owner, as two homes have batches of the same key.
     """
     parts = [
         f"{table.dataset_id}.{table.table_id}",
         table.created.isoformat(),
+        owner,
         str(key),
         *(f"{name} {_kind(dtype)}" for name, dtype in columns.items()),
     ]
