@@ -1,30 +1,23 @@
 """Packets also go to a file each and to a bus, where these are asked for."""
 
 import logging
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from broker.config import Settings
 from broker.connectors.files.folder import FolderFiles
 from broker.connectors.files.memory import MemoryFiles
-from broker.connectors.sources.generated import GeneratedSource
 from broker.connectors.streams.local import LocalStream
 from broker.errors import ConfigError, TransientError
 from broker.pipeline.copies import STAGE, Copies, check_layout
-from broker.pipeline.runner import Limits, Pipeline, Report, Sinks
 from broker.surveys import DEFAULT_SURVEY, get_survey
 from broker.wiring import Broker
+from crashing import CrashError, Fused, run
 
 ALERTS = 30
 BUCKET, TOPIC, LETTERS = "proj-x-ztf-alert_avros", "ztf-alerts", "ztf-deadletters"
-
-
-class CrashError(Exception):
-    """The process ends here."""
 
 
 @pytest.fixture(scope="module")
@@ -35,50 +28,10 @@ def packets() -> list[bytes]:
     return [*generate(ALERTS, 3, date(2026, 1, 2)), b"not an alert"]
 
 
-def run(
-    home: Path, packets: list[bytes], copies: Copies, layout: str = "", patience_s: float = 0
-) -> Report:
-    """Take the packets into a home, with copies of them elsewhere."""
-    broker = Broker(Settings(home=str(home), worker="w1" if home.name == "other" else "w0"))
-    name = broker.instance.name
-    logs = (broker.stream.log(name("alerts")), broker.stream.log(name("deadletters")))
-    sinks = Sinks(*logs, broker.stream, broker.tables, broker.files, copies, "proj-x", layout)
-    limits = Limits(batch_alerts=10, patience_s=patience_s)
-    pipeline = Pipeline(
-        broker.instance, broker.survey, broker.filters, sinks, broker.ledger, limits=limits
-    )
-    try:
-        with broker.working():
-            return pipeline.run(GeneratedSource(packets))
-    finally:
-        broker.stream.close()
-        broker.ledger.close_file()
-
-
 def delivered(bus: LocalStream, topic: str) -> list[bytes]:
     """Return what a new subscription gets."""
     bus.subscribe(topic, f"{topic}-all")
     return sorted(each.payload for each in bus.pull(f"{topic}-all", 1000))
-
-
-class Fused:
-    """Something whose method works only so many times."""
-
-    def __init__(self, inner: Any, method: str, times: int) -> None:
-        self._inner, self._method, self._left = inner, method, times
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method: Callable[..., Any] = getattr(self._inner, name)
-        return self._counted(method) if name == self._method else method
-
-    def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            self._left -= 1
-            if self._left < 0:
-                raise CrashError
-            return method(*args)
-
-        return call
 
 
 def test_each_alert_gets_a_file_with_its_ids(tmp_path: Path, packets: list[bytes]) -> None:
