@@ -163,7 +163,7 @@ def pgb(*arguments: str) -> str:
 def run() -> dict[str, Any]:
     """Let the broker take in what is in the input subscription."""
     places = ["--bus", "pubsub://", "--files", "gs://", "--tables", "bigquery://"]
-    out = pgb("run", f"pubsub:///{_INPUT}", *places, "--testid", _TESTID, "--json")
+    out = pgb("run", f"pubsub:///{_INPUT}?quiet=5", *places, "--testid", _TESTID, "--json")
     return dict(json.loads(out.strip().splitlines()[-1]))
 
 
