@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,9 @@ from broker.connectors.kafka.health import Health, read_health
 
 _STALE_S = 30.0
 """A worker at work writes its state every second or two."""
+
+
+_MOST_TOPICS_SHOWN = 4
 
 
 @click.command()
@@ -90,7 +93,7 @@ def _show(found: list[tuple[str, Health]], faults: dict[str, list[str]]) -> None
     )
     rows = [
         (
-            *(name, it.state, ", ".join(it.topics or it.missing)),
+            *(name, it.state, _listed(it.topics or it.missing)),
             *(len(it.partitions), it.lag, _ago(it.last_message), _ago(it.last_commit)),
             it.reconnects,
         )
@@ -103,6 +106,11 @@ def _show(found: list[tuple[str, Health]], faults: dict[str, list[str]]) -> None
             click.secho(f"{where}: offsets {gap.first}–{gap.last} are gone ({gap.reason})")
         for fault in faults[name]:
             click.secho(f"{name}: {fault}", fg="red")
+
+
+def _listed(topics: Sequence[str]) -> str:
+    more = len(topics) - _MOST_TOPICS_SHOWN
+    return ", ".join([*topics[:_MOST_TOPICS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _ago(moment: float | None) -> str:
