@@ -4,6 +4,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from broker.apps.simulator.models import SimulationBroker
 from broker.errors import ConfigError, ServiceError
 from broker.pipeline.fitting import Salt2Stage
 from broker.wiring import Broker
@@ -16,6 +17,8 @@ def stage(broker: Broker) -> Salt2Stage | None:
     """Make the stage of SALT2 fits, fetching model data once; without it say so in a line."""
     if broker.survey.photometry is None:
         return None
+    if isinstance(broker, SimulationBroker):
+        tell_stand_ins(broker)
     try:
         return broker.salt2_stage()
     except ConfigError as missing:
@@ -24,6 +27,16 @@ def stage(broker: Broker) -> Salt2Stage | None:
             return broker.salt2_stage()
     click.secho(f"no SALT2 fits in this run: {reason}", fg="yellow", err=True)
     return None
+
+
+def tell_stand_ins(broker: SimulationBroker) -> None:
+    """Fetch model data once; say what a simulation has to do without."""
+    reason = "run 'pgb models fetch'"
+    if broker.stand_ins() and broker.settings.fetch_models == "once":
+        reason = _fetch_once(broker) or reason
+    if names := broker.stand_ins():
+        words = f"small made-up models stand in for {', '.join(names)}: {reason}"
+        click.secho(words, fg="yellow", err=True)
 
 
 def _fetch_once(broker: Broker) -> str | None:

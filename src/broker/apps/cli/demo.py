@@ -10,6 +10,7 @@ import click
 
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli.run import show, take_in
+from broker.apps.simulator.models import SimulationBroker
 from broker.errors import UsageError
 from broker.wiring import Broker, open_source
 
@@ -29,7 +30,7 @@ def command(alerts: int, seed: int, home: str | None, as_json: bool, **flags: An
     settings = settings_of(home=home, **flags)
     if home is None:
         settings = settings_of(home=str(_fresh_home(settings.home_path / "demo")), **flags)
-    broker = Broker(settings)
+    broker = SimulationBroker(settings)
     night = datetime.now(UTC).date()
     wishes = f"alerts={alerts}&seed={seed}&night={night}&truth={quote(str(broker.home / 'truth'))}"
     source = open_source([f"sim://{broker.survey.name}?{wishes}"], settings)

@@ -1,7 +1,7 @@
 """``pgb run``: take in alerts from files, folders, archives or a URL."""
 
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -11,6 +11,9 @@ from broker.apps.cli._models import stage
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table, run_display
 from broker.apps.process import taking_in
+from broker.apps.simulator.models import SimulationBroker
+from broker.apps.simulator.source import SimulatedSource
+from broker.config import Settings
 from broker.connectors.sources.archive import ArchiveSource
 from broker.connectors.sources.files import FileSource, Problem
 from broker.errors import UsageError
@@ -49,8 +52,8 @@ def command(
       pgb run pubsub://my-project/ztf-alerts-in --bus pubsub:// --files gs:// --tables bigquery://
     """
     settings = settings_of(filters=filters or None, **flags)
-    broker = Broker(settings)
     source = fetched(open_source(places, settings, follow=follow))
+    broker = _broker_for(source, settings)
     report = Report()
     try:
         take_in(broker, source, report=report)
@@ -58,6 +61,13 @@ def command(
         show(report, broker, problems_of(source), as_json=as_json)
     if problems_of(source) and not report.received:
         raise UsageError("nothing could be read")
+
+
+def _broker_for(source: Source, settings: Settings) -> Broker:
+    """Return the broker of a source; a simulation names its survey itself."""
+    if isinstance(source, SimulatedSource):
+        return SimulationBroker(replace(settings, survey=source.survey.name))
+    return Broker(settings)
 
 
 def take_in(

@@ -15,12 +15,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from broker.apps.simulator.cadence import Profile
+from broker.apps.simulator.models import SimulationBroker
 from broker.connectors.sources.files import ORIGIN_SCHEMA
 from broker.connectors.streams.local import LocalStream
 from broker.connectors.tables.parquet import ParquetTables
 from broker.errors import UsageError
 from broker.ports import BatchKey, Messages, SourceBatch
-from broker.wiring import SORT_COLUMNS, Broker
+from broker.wiring import SORT_COLUMNS
 
 Floats = NDArray[np.float64]
 
@@ -203,7 +204,7 @@ class _TimedTables(ParquetTables):
 
 
 @dataclass(frozen=True)
-class TimedBroker(Broker):
+class TimedBroker(SimulationBroker):
     """A broker whose sinks note when each batch was written."""
 
     record: Record = field(default_factory=Record)

@@ -153,7 +153,7 @@ def by_magnitude(joined: pl.DataFrame, name: str) -> pl.DataFrame:
 
 def _fits(broker: Broker, truth: pl.DataFrame) -> pl.DataFrame:
     """Return the latest successful fit of each type Ia supernova beside the truth."""
-    source_id = broker.survey.id_attributes[1]
+    source_id = broker.survey.schema_map.get_key("sourceid") or "source_id"
     columns = ", ".join(f"{name}, {name}_err" for name in _PARAMETERS)
     table = f"{broker.instance.dataset}.salt2"
     chosen = f"SELECT {source_id} AS source_id, {columns} FROM {table} WHERE success = 1"  # noqa: S608 - names of ours

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -12,12 +13,13 @@ import polars as pl
 
 from broker.apps.simulator.models import light_for
 from broker.apps.simulator.night import DEFAULT_MIX, FieldPackets, Night
+from broker.apps.simulator.population import Change
 from broker.apps.simulator.truth import write_truth
 from broker.config import Settings
 from broker.connectors.sources.files import ORIGIN_SCHEMA
 from broker.errors import UsageError
 from broker.ports import SourceBatch
-from broker.surveys import Survey, get_survey
+from broker.surveys import DEFAULT_SURVEY, Survey, get_survey
 from broker.wiring import Broker
 
 _MOST_SLEEP_S = 0.05
@@ -117,7 +119,7 @@ class SimulatedSource:
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._survey = survey
+        self.survey = survey
         self._wishes = wishes
         self._settings = settings
         self._now, self._sleep = now, sleep
@@ -135,7 +137,7 @@ class SimulatedSource:
         name, wishes = read_url(url)
         if follow:
             wishes = replace(wishes, nights=_FOR_EVER)
-        return cls(get_survey(name or settings.survey), wishes, settings)
+        return cls(get_survey(name or settings.survey or DEFAULT_SURVEY), wishes, settings)
 
     def batches(self, max_payloads: int, max_wait_s: float) -> Iterator[SourceBatch]:
         """Yield batches when they are due; an empty one when none was for `max_wait_s`."""
@@ -179,17 +181,20 @@ class SimulatedSource:
                 self._truth += [part.truth] if self._wishes.truth else []
                 waiting += part.payloads
                 while len(waiting) >= size:
-                    yield self._survey.topic(night), offset, waiting[:size]
+                    yield self.survey.topic(night), offset, waiting[:size]
                     offset, waiting = offset + size, waiting[size:]
             if waiting:
-                yield self._survey.topic(night), offset, waiting
+                yield self.survey.topic(night), offset, waiting
 
     def _night(self, night: date) -> Iterator[FieldPackets]:
         wishes = self._wishes
-        settings = replace(self._settings, survey=self._survey.name)
-        light = light_for(wishes.model, Broker(settings))
-        simulated = Night(self._survey, night, wishes.seed, wishes.mix, light)
+        simulated = Night(self.survey, night, wishes.seed, wishes.mix, self._light)
         return simulated.alerts(wishes.alerts)
+
+    @cached_property
+    def _light(self) -> Change:
+        settings = replace(self._settings, survey=self.survey.name)
+        return light_for(self._wishes.model, Broker(settings))
 
     def _origins(self, topic: str, offset: int, size: int) -> pl.DataFrame:
         stamp = int(self._now() * 1000)
