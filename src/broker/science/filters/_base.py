@@ -6,6 +6,8 @@ from functools import cached_property
 
 import polars as pl
 
+from broker.science.filters._compare import Comparison, comparison_of
+
 MAX_CUTS = 32
 FAIL, PASS, UNKNOWN = 0, 1, 2
 # The name under which an expression finds the alert itself, as a struct.
@@ -44,6 +46,11 @@ class Cut:
     unit: str = ""
     reference: str = ""
     when_missing: str | pl.Expr = "the alert has no value for it"
+
+    @cached_property
+    def plain(self) -> Comparison | None:
+        """The cut as a number of the alert held against a constant, if it is nothing else."""
+        return comparison_of(self.value, self.passes, self.comparison, self.threshold)
 
     @cached_property
     def code(self) -> pl.Expr:
@@ -172,25 +179,26 @@ def flatten(rows: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
     names : iterable of str
         Dotted paths; those that do not exist are left out.
     """
-    opened: dict[str, pl.DataFrame] = {"": rows}
-    found = {name: _find(name, opened) for name in sorted(set(names))}
-    flat = pl.DataFrame({name: values for name, values in found.items() if values is not None})
-    return flat.with_columns(pl.selectors.float().fill_nan(None))
+    opened = {"": {one.name: one for one in rows.get_columns()}}
+    found = {name: _find(name, rows, opened) for name in sorted(set(names))}
+    flat = [values.alias(name) for name, values in found.items() if values is not None]
+    return pl.DataFrame(flat).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def _find(path: str, opened: dict[str, pl.DataFrame]) -> pl.Series | None:
+def _find(
+    path: str, rows: pl.DataFrame, opened: dict[str, dict[str, pl.Series]]
+) -> pl.Series | None:
     if path == WHOLE_ALERT:
-        return opened[""].to_struct(path)
-    if path in opened[""].columns:
-        return opened[""].get_column(path)
+        return rows.to_struct(path)
+    if path in opened[""]:
+        return opened[""][path]
     parent, _, name = path.rpartition(".")
     if parent not in opened:
-        record = _find(parent, opened) if parent else None
+        record = _find(parent, rows, opened) if parent else None
         if record is None or not isinstance(record.dtype, pl.Struct):
             return None
-        opened[parent] = record.struct.unnest()
-    inner = opened[parent]
-    return inner.get_column(name) if name in inner.columns else None
+        opened[parent] = {one.name: one for one in record.struct.unnest().get_columns()}
+    return opened[parent].get(name)
 
 
 def number(path: str) -> pl.Expr:
@@ -240,43 +248,3 @@ def no_flag(name: str, record: str, flags: tuple[str, ...], reference: str) -> C
         reference,
         "a flag is missing and none of the others is set",
     )
-
-
-def largest_gap(trigger: pl.Expr, history: pl.Expr) -> pl.Expr:
-    """Return the largest gap between consecutive times, in minutes.
-
-    Parameters
-    ----------
-    trigger : polars.Expr
-        Time of the triggering detection, in days, null where it does not count.
-    history : polars.Expr
-        List of the times of earlier detections, in days, in any order; may be null.
-
-    Returns
-    -------
-    polars.Expr
-        Minutes, rounded to 6 ms as a Julian date in double precision resolves 0.04 ms
-        only; null where fewer than two times are left.
-    """
-    empty = pl.lit([], dtype=pl.List(pl.Float64))
-    times = pl.concat_list(trigger, history.fill_null(empty)).list.drop_nulls()
-    ordered = times.list.eval(pl.element().sort())
-    return (ordered.list.diff(null_behavior="drop").list.max() * 1440.0).round(4)
-
-
-def not_moving(gap: pl.Expr, what: str) -> Cut:
-    """Make the cut that two detections lie at least 30 min apart, from :func:`largest_gap`."""
-    return Cut(
-        "not_moving",
-        gap,
-        (gap >= MIN_GAP_MINUTES).fill_null(value=False),
-        MIN_GAP_MINUTES,
-        ">=",
-        "min",
-        f"{PATTERSON}; two detections at one place 30 min apart exclude moving objects",
-        f"fewer than two detections {what}",
-    )
-
-
-MIN_GAP_MINUTES = 30.0
-PATTERSON = "Patterson et al. 2019, PASP 131, 018001"

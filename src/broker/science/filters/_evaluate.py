@@ -18,6 +18,7 @@ from broker.science.filters._base import (
     flatten,
     paths_of,
 )
+from broker.science.filters._compare import Comparison, compare
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,21 @@ def _codes_of_one(cut: Cut, flat: pl.DataFrame) -> NDArray[np.uint8]:
 
 
 def _codes(cuts: Sequence[Cut], flat: pl.DataFrame) -> NDArray[np.uint8]:
+    codes = np.empty((len(cuts), flat.height), dtype=np.uint8)
+    plain = _plain(cuts, flat)
+    if plain:
+        holds, known = compare(list(plain.values()), flat)
+        codes[list(plain)] = np.where(known, holds.view(np.uint8), np.uint8(UNKNOWN))
+    others = [i for i in range(len(cuts)) if i not in plain]
     # The first column has one value a row, so that a constant expression is repeated too.
     columns = [pl.repeat(FAIL, pl.len(), dtype=pl.UInt8).alias("rows")]
-    columns += [cut.code.alias(str(i)) for i, cut in enumerate(cuts)]
-    return flat.select(columns).to_numpy().T[1:]
+    columns += [cuts[i].code.alias(str(i)) for i in others]
+    codes[others] = flat.select(columns).to_numpy().T[1:]
+    return codes
+
+
+def _plain(cuts: Sequence[Cut], flat: pl.DataFrame) -> dict[int, Comparison]:
+    """Choose the cuts that compare a column of floats, which do so alike everywhere."""
+    floats = {one.name for one in flat.get_columns() if one.dtype.is_float()}
+    plain = ((i, cut.plain) for i, cut in enumerate(cuts))
+    return {i: one for i, one in plain if one is not None and one.column in floats}

@@ -5,17 +5,15 @@ import math
 import polars as pl
 
 from broker.science.filters._base import (
-    PATTERSON,
     Cut,
     Filter,
     Variant,
     at_least,
     column,
-    largest_gap,
-    not_moving,
     number,
     single,
 )
+from broker.science.filters._gaps import PATTERSON, largest_gap, not_moving
 
 _RECIPE = "Extragalactic-transient recipe of the survey's alert tutorials"
 _STARS = f"{_RECIPE}; star-galaxy score: Tachibana & Miller 2018, PASP 130, 128001"
@@ -39,17 +37,11 @@ def positive(isdiffpos: pl.Expr) -> pl.Expr:
     return pl.when(is_known).then(sign.is_in(["t", "1", "true"]))
 
 
-def _listed(path: str, keep: pl.Expr, time: str) -> pl.Expr:
-    return column(path).list.eval(pl.element().struct.field(time).filter(keep))
-
-
 def _not_moving_candidate(has_history: bool) -> Cut:
-    history = pl.lit(None, dtype=pl.List(pl.Float64))
-    if has_history:
-        sign = pl.element().struct.field("isdiffpos")
-        history = _listed("prv_candidates", positive(sign), "jd")
+    history = column("prv_candidates") if has_history else None
     trigger = pl.when(positive(column("candidate.isdiffpos"))).then(column("candidate.jd"))
-    return not_moving(largest_gap(trigger, history), "in positive subtractions")
+    gap = largest_gap(trigger, history, "jd", positive(pl.col("isdiffpos")))
+    return not_moving(gap, "in positive subtractions")
 
 
 def _no_star() -> Cut:
@@ -129,10 +121,9 @@ def _positive_flux(flux: str, unit: str, negative: str = "") -> Cut:
 
 
 def _not_moving_source(flux: str, time: str) -> Cut:
-    bright = pl.element().struct.field(flux) > 0
-    history = _listed("prvDiaSources", bright, time)
     trigger = pl.when(number(f"diaSource.{flux}") > 0).then(column(f"diaSource.{time}"))
-    return not_moving(largest_gap(trigger, history), "of positive flux")
+    gap = largest_gap(trigger, column("prvDiaSources"), time, pl.col(flux) > 0)
+    return not_moving(gap, "of positive flux")
 
 
 def _no_ssobject_source() -> Cut:
