@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from broker.apps.cli import cli
+from broker.apps.simulator.latency import measure
 from broker.apps.simulator.report import by_class, by_magnitude, overall, recovery
+from broker.apps.simulator.truth import read_truth
 from broker.config import Settings
 from broker.wiring import Broker
 
@@ -49,6 +51,45 @@ def test_the_report_compares_with_the_truth(home: Path):
     shares = {row["class"]: row["share"] for row in report["classes"] if row["filter"] == "purity"}
     assert shares["SNIa"] > 0.5 > 0.2 > shares["cosmic_ray"]
     assert json.loads(out.with_suffix(".json").read_text()) == report
+
+
+def test_latency_is_told_for_every_place_or_why_not(home: Path):
+    """Files tell no times: an alert of theirs arrives when the broker takes it up."""
+    out = ["--truth", str(home / "made"), "--out", str(home / "latency.html")]
+
+    report = pgb(home, "simulate", "report", *out)
+
+    assert "took up its batch" in report["latency_since"]
+    measured, missing = report["latency_s"], report["latency_not_measured"]
+    alerts = {"rows", "topic ztf-alerts", "topic ztf-alerts_pure", "topic ztf-exgalac_trans"}
+    assert alerts <= set(measured)
+    assert {*measured, *missing} == alerts | {"topic ztf-salt2"}
+    assert measured["rows"]["alerts"] == ALERTS
+    assert all(0 < one["p50"] <= one["p99"] <= one["max"] < 120 for one in measured.values())
+    words = "".join(f"{place}: not measured: {reason}" for place, reason in missing.items())
+    assert words in (home / "latency.html").read_text()
+
+
+def test_times_of_the_sender_are_arrivals(tmp_path: Path):
+    """Where there are any, as those of a stream; other alerts than those asked for are left out."""
+    pgb(
+        tmp_path, "run", f"sim://ztf?alerts=60&model=parametric&truth={tmp_path}", "--survey", "ztf"
+    )
+    broker, truth = Broker(Settings(home=str(tmp_path), survey="ztf")), read_truth(tmp_path)
+
+    latency = measure(broker, truth["source_id"][:20])
+
+    assert latency.since == "when its sender stamped it"
+    assert latency.seconds["rows"]["alerts"] == 20
+    assert latency.seconds["topic ztf-alerts"]["p50"] < latency.seconds["rows"]["p50"]
+
+
+def test_what_cannot_be_measured_has_a_reason(tmp_path: Path):
+    """An instance without alerts has no times at all."""
+    latency = measure(Broker(Settings(home=str(tmp_path), survey="ztf")), pl.Series([1]))
+
+    assert latency.seconds == {}
+    assert latency.not_measured["topic ztf-salt2"] == "no light curve of these alerts was fitted"
 
 
 def test_the_page_needs_no_other_file(home: Path):

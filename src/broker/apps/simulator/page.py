@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from broker.apps.simulator.latency import Latency
 from broker.apps.simulator.report import TruthReport, rows_of
 
 _STYLE = (
@@ -33,12 +34,21 @@ def render(report: TruthReport) -> str:
         "<h2>Supernovae</h2>",
         _recovery(report),
         "<h2>Latency</h2>",
-        _table(
-            ("topic", "p50 [s]", "p99 [s]", "max [s]"),
-            [(name, *map(_short, values.values())) for name, values in report.latency.items()],
-        ),
+        *_latency(report.latency),
     ]
     return "\n".join([*parts, "</html>"])
+
+
+def _latency(latency: Latency) -> list[str]:
+    columns = ("place", "alerts", "p50 [s]", "p99 [s]", "max [s]")
+    rows = [
+        (place, *map(_short, values.values())) for place, values in sorted(latency.seconds.items())
+    ]
+    parts = [f"<p>An alert arrives {html.escape(latency.since)}.</p>", _table(columns, rows)]
+    return parts + [
+        f"<p>{html.escape(place)}: not measured: {html.escape(reason)}.</p>"
+        for place, reason in latency.not_measured.items()
+    ]
 
 
 def _recovery(report: TruthReport) -> str:

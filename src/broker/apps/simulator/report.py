@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from broker.connectors.streams.segment import SegmentLog
+from broker.apps.simulator.latency import Latency, measure
 from broker.errors import UsageError
 from broker.wiring import Broker
 
@@ -43,8 +43,8 @@ class TruthReport:
     recovery : polars.DataFrame
         ``parameter, fits, bias, scatter, pull_scatter``: medians and normalised median absolute
         deviations.
-    latency : mapping
-        Topic to p50, p99 and maximum seconds from arrival to publication.
+    latency : Latency
+        Seconds from arrival to row, to each topic, and to fit.
     """
 
     alerts: int
@@ -54,7 +54,7 @@ class TruthReport:
     magnitudes: pl.DataFrame
     fits: pl.DataFrame
     recovery: pl.DataFrame
-    latency: Mapping[str, Mapping[str, float]]
+    latency: Latency
 
     def summary(self) -> dict[str, Any]:
         """Return it as one JSON object."""
@@ -65,7 +65,7 @@ class TruthReport:
             "classes": self.classes.to_dicts(),
             "magnitudes": self.magnitudes.to_dicts(),
             "recovery": self.recovery.to_dicts(),
-            "latency_s": self.latency,
+            **self.latency.summary(),
         }
 
 
@@ -96,7 +96,7 @@ def make_report(broker: Broker, truth: pl.DataFrame) -> TruthReport:
         magnitudes=pl.concat([by_magnitude(joined, name) for name in found]),
         fits=fits,
         recovery=recovery(fits),
-        latency=latencies(broker),
+        latency=measure(broker, truth["source_id"]),
     )
 
 
@@ -191,30 +191,6 @@ def _scatter(values: np.ndarray[Any, Any]) -> float | None:
     if not values.size:
         return None
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
-def latencies(broker: Broker) -> dict[str, dict[str, float]]:
-    """Return, per topic, seconds from an alert's arrival to its publication."""
-    own = broker.instance
-    topics = [own.name("alerts"), *(own.name(chosen.topic) for chosen in broker.filters)]
-    found = {}
-    for topic in dict.fromkeys(topics):
-        values = _delays(broker.stream.log(topic))
-        if values.size:
-            p50, p99 = np.quantile(values, [0.5, 0.99])
-            found[topic] = {"p50": float(p50), "p99": float(p99), "max": float(values.max())}
-    return found
-
-
-def _delays(log: SegmentLog) -> np.ndarray[Any, Any]:
-    parts: list[np.ndarray[Any, Any]] = []
-    for partition in log.partitions().values():
-        for frame in partition.frames():
-            attributes = partition.attributes(frame)
-            if "kafka.timestamp" in attributes.columns:
-                arrived = attributes["kafka.timestamp"].cast(pl.Float64).drop_nulls().to_numpy()
-                parts.append(frame.published_us / 1e6 - arrived / 1e3)
-    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def rows_of(report: TruthReport) -> Sequence[tuple[str, Any, Any, Any]]:
