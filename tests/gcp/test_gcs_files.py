@@ -13,13 +13,12 @@ import pytest
 
 pytest.importorskip("google.cloud.storage")
 
-from storage_emulator import running, what_is_missing
-
 from broker.config import Settings
 from broker.connectors.files.gcs import GcsFiles
 from broker.connectors.gcp.clients import Cloud
 from broker.errors import ConfigError, ForbiddenError, TransientError, UsageError
 from broker.testing.files_contract import ReplacingFilesContract
+from gcp.storage_emulator import running, what_is_missing
 
 _PROJECT = "a-test-project"
 _needs_emulator = pytest.mark.skipif(bool(what_is_missing()), reason=what_is_missing())

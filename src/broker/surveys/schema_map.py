@@ -16,7 +16,6 @@ send 0 for "no such object". Keys in capitals describe the survey and are taken 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -54,20 +53,6 @@ class SchemaMap(Mapping[str, Any]):
 
     content: Mapping[str, Any]
     _located: dict[str, tuple[Location, ...]] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def load(cls, file: Path) -> "SchemaMap":
-        """Read a schema map.
-
-        Raises
-        ------
-        ConfigError
-            If the file cannot be read or is not a flat mapping.
-        """
-        try:
-            return cls.parse(file.read_text(), str(file))
-        except OSError as error:
-            raise ConfigError(f"schema map {file} cannot be read: {error}") from error
 
     @classmethod
     def parse(cls, text: str, place: str) -> "SchemaMap":

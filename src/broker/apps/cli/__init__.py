@@ -18,14 +18,15 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """List the main ones in the order in which a newcomer meets them, then the rest."""
-        names = [m.name for m in iter_modules(__path__) if not m.name.startswith("_")]
+        found = (m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+        names = [name.replace("_", "-") for name in found]
         return sorted(names, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = import_module(f"{__name__}.{cmd_name}").command
+        command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)  # noqa: S101 - a slip of the programmer
         return command
 

@@ -8,8 +8,9 @@ import click
 
 from broker.apps.cli._download import fetched
 from broker.apps.cli._models import stage
-from broker.apps.cli._options import options, settings_of
+from broker.apps.cli._options import options
 from broker.apps.cli._output import print_json, print_table, run_display
+from broker.apps.cli.broker_files import place, started
 from broker.apps.process import taking_in
 from broker.apps.simulator.models import SimulationBroker
 from broker.apps.simulator.source import SimulatedSource
@@ -28,6 +29,7 @@ _MAX_PROBLEMS_SHOWN = 20
 @click.command()
 @click.argument("places", nargs=-1, required=True, metavar="PLACE...")
 @options("survey", "home", "testid", "worker", "bus", "files", "tables", "json")
+@place
 @click.option("--follow", is_flag=True, help="Go on when the end is reached; stop with Ctrl-C.")
 @click.option(
     "--plots", type=click.Choice(["always", "never"]), help="When fits are drawn (always)."
@@ -51,7 +53,7 @@ def command(
       pgb run incoming/ --follow
       pgb run pubsub://my-project/ztf-alerts-in --bus pubsub:// --files gs:// --tables bigquery://
     """
-    settings = settings_of(filters=filters or None, **flags)
+    settings = started(filters=filters or None, **flags)
     source = fetched(open_source(places, settings, follow=follow))
     broker = _broker_for(source, settings)
     report = Report()

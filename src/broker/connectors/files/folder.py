@@ -4,6 +4,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from broker.connectors.disk import disk_errors, flush
@@ -136,7 +137,9 @@ def _walk(folder: Path, path: str, prefix: str) -> Iterator[FileInfo]:
         if name.endswith("/") and (full.startswith(prefix) or prefix.startswith(full)):
             yield from _walk(Path(entry.path), full, prefix)
         elif full.startswith(prefix):
-            yield FileInfo(full, entry.stat().st_size, _metadata(Path(entry.path)))
+            with suppress(FileNotFoundError):  # removed since the folder was read
+                size = Path(entry.path).stat().st_size
+                yield FileInfo(full, size, _metadata(Path(entry.path)))
 
 
 def _metadata(path: Path) -> dict[str, str]:
