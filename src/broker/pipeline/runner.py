@@ -174,6 +174,20 @@ class Pipeline:
         started = time.perf_counter()
         self.recover()
         flying: deque[Future[_Work]] = deque()
+        try:
+            self._take_in(source, flying, lambda: self._show(started, on_progress))
+        except KeyboardInterrupt:
+            while flying and flying[0].exception() is None:
+                self._land(flying, source)
+            raise
+        finally:
+            self._show(started, on_progress)
+        return self.report
+
+    def _take_in(
+        self, source: Source, flying: "deque[Future[_Work]]", show: Callable[[], None]
+    ) -> None:
+        """Take batch after batch; on return no thread is at work."""
         with (
             ThreadPoolExecutor(1, "keep") as keeper,
             ThreadPoolExecutor(1, "tell") as teller,
@@ -190,13 +204,11 @@ class Pipeline:
                     if work.key.number % _MERGE_EVERY == 0:
                         merger.submit(self._sinks.tables.compact)
                 while flying and (len(flying) > _IN_FLIGHT or not len(batch.payloads)):
-                    self._land(flying.popleft(), source)
-                self._show(started, on_progress)
+                    self._land(flying, source)
+                show()
             while flying:
-                self._land(flying.popleft(), source)
-                self._show(started, on_progress)
-        self._show(started, on_progress)
-        return self.report
+                self._land(flying, source)
+                show()
 
     @contextmanager
     def _stop_waiting_on_error(self) -> Iterator[None]:
@@ -376,9 +388,10 @@ class Pipeline:
         for topic, count in fates["published"].items():
             report.published[topic] = report.published.get(topic, 0) + count
 
-    def _land(self, flying: "Future[_Work]", source: Source) -> None:
-        """Wait until a batch is closed, then let the source forget it."""
-        source.commit(flying.result().batch)
+    def _land(self, flying: "deque[Future[_Work]]", source: Source) -> None:
+        """Wait until the first batch under way is closed, then let the source forget it."""
+        source.commit(flying[0].result().batch)
+        flying.popleft()
 
     def _show(self, started: float, on_progress: Callable[[Report], None] | None) -> None:
         self.report.elapsed_s = time.perf_counter() - started
