@@ -146,8 +146,8 @@ def _answer(code: int, words: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.fixture
-def scripted() -> Iterator[tuple[GcsFiles, type[_Scripted]]]:
-    """Return files on a service with a script."""
+def scripted() -> Iterator[tuple[str, type[_Scripted]]]:
+    """Return the address of a service and its script."""
 
     class Handler(_Scripted):
         """A script of this test's own."""
@@ -155,32 +155,45 @@ def scripted() -> Iterator[tuple[GcsFiles, type[_Scripted]]]:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    files = GcsFiles(Cloud(_PROJECT, storage=f"http://127.0.0.1:{server.server_port}"))
-    yield files, Handler
+    yield f"http://127.0.0.1:{server.server_port}", Handler
     server.shutdown()
     thread.join()
     server.server_close()
 
 
 class TestAnswersOfTheService:
-    def test_tries_again(self, scripted: tuple[GcsFiles, type[_Scripted]]) -> None:
+    def test_tries_again(self, scripted: tuple[str, type[_Scripted]]) -> None:
         """A service that is busy is asked again."""
-        files, service = scripted
+        address, service = scripted
+        files = GcsFiles(Cloud(_PROJECT, storage=address))
         service.script = [_answer(503, "busy"), _answer(429, "slow down"), (200, {"name": "x"})]
 
         assert files.create("bucket", "x", b"data", {})
 
-    def test_stays_away(self, scripted: tuple[GcsFiles, type[_Scripted]]) -> None:
+    def test_stays_away(self, scripted: tuple[str, type[_Scripted]]) -> None:
         """A service that stays busy is a matter of time."""
-        files, service = scripted
+        address, service = scripted
+        files = GcsFiles(Cloud(_PROJECT, storage=address))
         service.script = [_answer(503, "busy")]
 
         with pytest.raises(TransientError):
             files.create("bucket", "x", b"data", {})
 
-    def test_permission_denied(self, scripted: tuple[GcsFiles, type[_Scripted]]) -> None:
+    def test_proxy(
+        self, scripted: tuple[str, type[_Scripted]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The environment's proxy is used, as by every client of Google's."""
+        address, service = scripted
+        service.script = [(200, {"name": "x"})]
+        monkeypatch.setenv("http_proxy", address)
+        files = GcsFiles(Cloud(_PROJECT, storage="http://storage.invalid"))
+
+        assert files.create("bucket", "x", b"data", {})
+
+    def test_permission_denied(self, scripted: tuple[str, type[_Scripted]]) -> None:
         """A role that lacks is told as such."""
-        files, service = scripted
+        address, service = scripted
+        files = GcsFiles(Cloud(_PROJECT, storage=address))
         service.script = [_answer(403, "you do not have storage.objects.create access")]
 
         with pytest.raises(ForbiddenError, match="permission denied"):
