@@ -42,5 +42,6 @@ def healpix_ids(ra: ArrayLike, dec: ArrayLike, orders: Sequence[int] = ORDERS) -
     deepest[usable] = hpgeom.angle_to_pixel(
         1 << _DEEPEST, longitude[usable] % 360.0, latitude[usable], nest=True, lonlat=True
     )
-    ids = pl.select(id=pl.when(pl.Series(usable)).then(pl.Series(deepest)))["id"]
-    return pl.DataFrame({f"healpix{n}": ids // (1 << 2 * (_DEEPEST - n)) for n in orders})
+    ids = [pl.Series(f"healpix{n}", deepest >> 2 * (_DEEPEST - n)) for n in orders]
+    found = pl.DataFrame(ids)
+    return found if usable.all() else found.select(pl.when(pl.Series(usable)).then(pl.all()))

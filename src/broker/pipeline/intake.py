@@ -15,6 +15,8 @@ from broker.surveys import AlertFrame, SchemaResolver, Survey, decode_batch, spl
 MAX_REJECT_BYTES = 1 << 20
 """Of a rejected payload so much is kept; nothing this large was ever an alert packet."""
 
+_NO_RANGES = pl.DataFrame(schema=dict.fromkeys(("topic", "partition", "first", "last", "count")))
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -28,7 +30,7 @@ class Arrival:
     def intake(self) -> Intake:
         """What the ledger must know of it."""
         ids = [frame.keys["source_id"].to_numpy() for frame in self.frames]
-        objects = [object_id for frame in self.frames for object_id in frame.keys["object_id"]]
+        objects = [it for frame in self.frames for it in frame.keys["object_id"].to_list()]
         digests = [payload_digest(self.batch.payloads[i]) for i in self.rejects]
         return Intake(
             np.concatenate([*ids, np.zeros(0, dtype=np.int64)]),
@@ -93,10 +95,15 @@ def new_alerts(arrival: Arrival, claim: Claim) -> list[NewAlerts]:
         new = claim.new[start : start + len(frame.index)]
         start += len(frame.index)
         if new.any():
-            frame = frame.select(new)
-            payloads = [arrival.batch.payloads[i] for i in frame.index.tolist()]
-            kept.append(NewAlerts(frame, payloads, arrival.batch.origins[frame.index]))
+            kept.append(_with_origins(frame.select(new), arrival.batch))
     return kept
+
+
+def _with_origins(frame: AlertFrame, batch: SourceBatch) -> NewAlerts:
+    if np.array_equal(frame.index, np.arange(len(batch.payloads))):
+        return NewAlerts(frame, batch.payloads, batch.origins)
+    payloads = [batch.payloads[i] for i in frame.index.tolist()]
+    return NewAlerts(frame, payloads, batch.origins[frame.index])
 
 
 def new_rejects(arrival: Arrival, claim: Claim) -> list[Reject]:
@@ -141,6 +148,8 @@ def _split(batch: SourceBatch, several: Mapping[int, list[bytes]]) -> SourceBatc
 
 def _offset_ranges(origins: pl.DataFrame) -> pl.DataFrame:
     """Return first, last and count of the offsets of each unbroken range."""
+    if origins["offset"].null_count() == len(origins):
+        return _NO_RANGES
     known = origins.filter(pl.col("offset").is_not_null())
     order = known.sort("topic", "partition", "offset")
     partition = ["topic", "partition"]

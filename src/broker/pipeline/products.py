@@ -17,6 +17,14 @@ from broker.science.filters import Filter, Verdicts, evaluate
 
 _EMPTY = b""
 
+_ORIGINS = {
+    "kafka.topic": "topic",
+    "kafka.partition": "partition",
+    "kafka.offset": "offset",
+    "kafka.timestamp": "timestamp_ms",
+}
+"""Attribute of a message and the column of its origin."""
+
 MAX_ATTRIBUTE_BYTES = 1000
 """Longest text of an attribute; Pub/Sub refuses more than 1024 bytes."""
 
@@ -38,15 +46,10 @@ def make(alerts: NewAlerts, filters: Sequence[Filter]) -> Made:
 
 def _attributes(alerts: NewAlerts, verdicts: Verdicts) -> pl.DataFrame:
     """Name where each alert came from, what it is, where it lies and what the filters say."""
-    origins = alerts.origins.select(
-        pl.col("topic").alias("kafka.topic"),
-        pl.col("partition").alias("kafka.partition"),
-        pl.col("offset").alias("kafka.offset"),
-        pl.col("timestamp_ms").alias("kafka.timestamp"),
-    )
-    keys = alerts.frame.keys
-    parts = [origins, alerts.frame.attributes, healpix_ids(keys["ra"], keys["dec"])]
-    return pl.concat([*parts, verdicts.attributes()], how="horizontal")
+    origins, keys = alerts.origins, alerts.frame.keys
+    named = [origins.get_column(name).alias(attribute) for attribute, name in _ORIGINS.items()]
+    parts = (alerts.frame.attributes, healpix_ids(keys["ra"], keys["dec"]), verdicts.attributes())
+    return pl.DataFrame([*named, *(one for part in parts for one in part.get_columns())])
 
 
 def packets(made: Made) -> Messages:
@@ -99,10 +102,9 @@ def _with_extras(made: Made, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _verdict_rows(made: Made) -> pl.DataFrame:
     """Return ids and, per filter, the verdict and a bit per cut passed and per cut unknown."""
-    bits = made.verdicts.frame.rename(lambda name: name.replace(".", "_"))
-    return pl.concat(
-        [made.alerts.frame.keys.select("object_id", "source_id"), bits], how="horizontal"
-    )
+    ids = made.alerts.frame.keys.select("object_id", "source_id").get_columns()
+    bits = (one.alias(one.name.replace(".", "_")) for one in made.verdicts.frame.get_columns())
+    return pl.DataFrame([*ids, *bits])
 
 
 def passed(

@@ -329,7 +329,8 @@ class Pipeline:
         parts: dict[tuple[str, str], list[pl.DataFrame]] = {}
         for part in made:
             for table, rows in products.tables(part):
-                parts.setdefault((table, str(rows.schema)), []).append(rows)
+                kind = "" if len(made) == 1 else str(rows.schema)
+                parts.setdefault((table, kind), []).append(rows)
                 counts[table] = counts.get(table, 0) + len(rows)
         append, dataset = self._sinks.tables.append, self._instance.dataset
         self._at_once(
@@ -346,10 +347,11 @@ class Pipeline:
         announced = [
             products.announcements(part, bucket, file_names(part, layout), now) for part in made
         ]
-        fates: Counts = products.merge_fates(
-            {"published": {self._instance.name("alerts"): sum(len(m.payloads) for m in announced)}},
+        kept = {self._instance.name("alerts"): sum(len(m.payloads) for m in announced)}
+        fates: list[Counts] = [
+            {"published": kept},
             {"published": self._send("alert_avros", announced, key)},
-        )
+        ]
         by_filter: dict[str, list[Messages]] = {}
         first, topic = 0, self._instance.name("alerts")
         for part in made:
@@ -360,9 +362,8 @@ class Pipeline:
                 by_filter.setdefault(chosen.name, []).append(messages)
         for chosen in self._filters:
             sent = self._send(chosen.topic, by_filter.get(chosen.name, []), key)
-            fate = {"published": sent, f"published by filter {chosen.name}": sent}
-            fates = products.merge_fates(fates, fate)
-        return fates
+            fates.append({"published": sent, f"published by filter {chosen.name}": sent})
+        return products.merge_fates(*fates)
 
     def _bucket(self, stub: str) -> str:
         return self._instance.bucket(stub, self._sinks.project or None)

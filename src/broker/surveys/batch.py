@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from broker.alerts.lists import count_items, open_lists
 from broker.errors import DecodeError, MissingFieldError, PacketError
 from broker.surveys.avro import AvroSchema, ColumnDecoder, Decoded
 from broker.surveys.registry import SchemaResolver
 from broker.surveys.routing import Group, Router, one_reason
 from broker.surveys.rows import lists_field
+from broker.surveys.schema_map import SchemaMap
 from broker.surveys.shipped import field_paths
 from broker.surveys.survey import Survey
 
@@ -23,6 +25,22 @@ _MOST_RA, _MOST_DEC, _MOST_MJD = 360.0, 90.0, 1e10
 _KEYS = ("object_id", "source_id", "ra", "dec", "mjd")
 
 _DECODERS: dict[str, ColumnDecoder] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """How a survey's words are read from rows of one schema; made once for many batches.
+
+    `history` is the list of earlier detections and the field that has their ids.
+    """
+
+    words: SchemaMap
+    keys: Sequence[pl.Expr]
+    ids: Sequence[pl.Expr]
+    history: tuple[str, str] | None
+
+
+_READINGS: dict[tuple[str, str], _Reading] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +82,14 @@ class AlertFrame:
     @property
     def attributes(self) -> pl.DataFrame:
         """Message attributes that come from the packet: ids, version, earlier detections."""
-        return pl.concat([_id_attributes(self.survey, self.rows), self._labels], how="horizontal")
-
-    @property
-    def _labels(self) -> pl.DataFrame:
-        version = pl.lit(self.schema_version).alias("schema_version")
-        return self.keys.select(version, n_previous_detections="n_previous")
+        ids = self.rows.select(_reading(self.survey, self.schema, self.rows).ids)
+        used = [one for one in ids.get_columns() if one.null_count() < len(one)]
+        version = pl.repeat(self.schema_version, len(self.index), eager=True)
+        labels = [
+            version.alias("schema_version"),
+            self.keys.get_column("n_previous").alias("n_previous_detections"),
+        ]
+        return pl.DataFrame([*used, *labels])
 
     def select(self, mask: NDArray[np.bool_]) -> "AlertFrame":
         """Return the rows where `mask` holds."""
@@ -150,7 +170,7 @@ def _frames(
         return []
     numbers = np.asarray(group.numbers, np.int64)[decoded.rows]
     prefix_index = np.asarray(group.prefix_index, np.int32)[decoded.rows]
-    keys = _keys(group.survey, decoded.frame)
+    keys = _keys(_reading(group.survey, schema, decoded.frame), decoded.frame)
     frame = AlertFrame(
         group.survey,
         schema,
@@ -173,39 +193,66 @@ def _decoder(schema: AvroSchema) -> ColumnDecoder:
     return _DECODERS[schema.fingerprint]
 
 
-def _keys(survey: Survey, rows: pl.DataFrame) -> pl.DataFrame:
-    words, schema = survey.schema_map, rows.schema
+def _reading(survey: Survey, schema: AvroSchema, rows: pl.DataFrame) -> _Reading:
+    """Return how to read `rows`, which were written with `schema`."""
+    name, words = (survey.name, schema.fingerprint), survey.schema_map
+    if name not in _READINGS or _READINGS[name].words is not words:
+        if len(_READINGS) >= _MOST_DECODERS:
+            _READINGS.clear()
+        kinds = rows.schema
+        history = _history(words, kinds)
+        _READINGS[name] = _Reading(
+            words, _key_expressions(survey, kinds), _ids(survey, kinds), history
+        )
+    return _READINGS[name]
+
+
+def _key_expressions(survey: Survey, schema: pl.Schema) -> list[pl.Expr]:
+    words = survey.schema_map
 
     def number(key: str, most: float) -> pl.Expr:
         value = words.expression(key, schema).cast(pl.Float64)
         return pl.when(value.abs() <= most).then(value).alias(key)
 
-    return rows.select(
+    return [
         words.expression("objectid", schema).cast(survey.object_id_type).alias("object_id"),
         words.expression("sourceid", schema).cast(pl.Int64, strict=False).alias("source_id"),
         number("ra", _MOST_RA),
         number("dec", _MOST_DEC),
         number("mjd", _MOST_MJD),
-        _n_previous(survey, schema),
-    )
+    ]
 
 
-def _n_previous(survey: Survey, schema: pl.Schema) -> pl.Expr:
-    """Count the detections in the history, the triggering one not counted."""
-    words = survey.schema_map
+def _history(words: SchemaMap, schema: pl.Schema) -> tuple[str, str] | None:
     listed, source_id = words.get_key("prv_sources"), words.get_key("sourceid")
     if listed is None or source_id is None or not lists_field(schema.get(listed), source_id):
-        return pl.lit(0, pl.Int32).alias("n_previous")
-    ids = pl.col(listed).list.eval(pl.element().struct.field(source_id).drop_nulls())
-    trigger = words.expression("sourceid", schema)
-    count = ids.list.len().cast(pl.Int32) - ids.list.contains(trigger).cast(pl.Int32)
-    return count.fill_null(0).alias("n_previous")
+        return None
+    return listed, source_id
+
+
+def _keys(reading: _Reading, rows: pl.DataFrame) -> pl.DataFrame:
+    keys = rows.select(reading.keys)
+    if reading.history is None:
+        return keys.with_columns(n_previous=pl.lit(0, pl.Int32))
+    count = _n_previous(rows, *reading.history, keys.get_column("source_id"))
+    return keys.with_columns(count.alias("n_previous"))
+
+
+def _n_previous(rows: pl.DataFrame, listed: str, source_id: str, trigger: pl.Series) -> pl.Series:
+    """Count the detections in the history, the triggering one not counted."""
+    records, bounds = open_lists(rows.get_column(listed))
+    found = records.struct.field(source_id)
+    known = found.is_not_null().to_numpy()
+    ids = found.cast(pl.Int64, strict=False).fill_null(0).to_numpy()
+    triggers = np.repeat(trigger.fill_null(0).to_numpy(), np.diff(bounds))
+    repeats = count_items(known & (ids == triggers), bounds) > 0
+    return pl.Series((count_items(known, bounds) - repeats).astype(np.int32))
 
 
 def _without_incomplete(frame: AlertFrame, errors: dict[int, PacketError]) -> AlertFrame:
-    missing = frame.keys.select(pl.any_horizontal(pl.col(*_KEYS).is_null())).to_series().to_numpy()
-    if not missing.any():
+    if not any(frame.keys.get_column(name).null_count() for name in _KEYS):
         return frame
+    missing = frame.keys.select(pl.any_horizontal(pl.col(*_KEYS).is_null())).to_series().to_numpy()
     bad = {int(number) for number in frame.index[missing]}
     lacks = frame.keys.filter(pl.Series(missing)).select(_KEYS)
     for number, row in zip(frame.index[missing], lacks.iter_rows(named=True), strict=True):
@@ -237,14 +284,13 @@ def _alike(survey: Survey, schema: AvroSchema) -> str:
     return survey.schemas.most_alike(paths) or _UNKNOWN_VERSION
 
 
-def _id_attributes(survey: Survey, rows: pl.DataFrame) -> pl.DataFrame:
-    """One column for each alternative of the object's id that is in use, and the detection's."""
+def _ids(survey: Survey, schema: pl.Schema) -> list[pl.Expr]:
+    """One column for each alternative of the object's id, the first used wins, and the source's."""
     words, columns = survey.schema_map, []
-    taken: pl.Expr = pl.lit(False)
+    taken: pl.Expr | None = None
     for name in dict.fromkeys(spot.attribute for spot in words.locations("objectid")):
-        one = words.expression("objectid", rows.schema, attribute=name)
-        columns.append(pl.when(~taken).then(one).alias(name))
-        taken = taken | one.is_not_null()
-    columns.append(words.expression("sourceid", rows.schema).alias(survey.id_attributes[1]))
-    found = rows.select(columns)
-    return found.select(name for name in found.columns if found[name].null_count() < len(found))
+        one = words.expression("objectid", schema, attribute=name)
+        columns.append((one if taken is None else pl.when(~taken).then(one)).alias(name))
+        taken = one.is_not_null() if taken is None else taken | one.is_not_null()
+    columns.append(words.expression("sourceid", schema).alias(survey.id_attributes[1]))
+    return columns
