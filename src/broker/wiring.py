@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from broker.config import Settings
 from broker.connectors.files.folder import FolderFiles
+from broker.connectors.kafka.health import health_file
 from broker.connectors.kafka.profiles import registry_of
 from broker.connectors.sources.files import FileSource
 from broker.connectors.streams.local import LocalStream
@@ -99,6 +100,11 @@ class Broker:
     def home(self) -> Path:
         """The folder that holds everything."""
         return self.settings.home_path
+
+    @property
+    def health_file(self) -> Path:
+        """Where this worker writes how its consumer is."""
+        return health_file(self.settings, self.instance)
 
     @cached_property
     def filters(self) -> Sequence[Filter]:

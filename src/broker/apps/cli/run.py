@@ -1,7 +1,8 @@
 """``pgb run``: take in alerts from files, folders, archives or a URL."""
 
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import click
@@ -11,9 +12,11 @@ from broker.apps.cli._models import stage
 from broker.apps.cli._options import options
 from broker.apps.cli._output import print_json, print_table, run_display
 from broker.apps.cli.broker_files import place, started
+from broker.apps.metrics import RunCollector, health_of, served
 from broker.apps.process import taking_in
 from broker.apps.simulator.models import SimulationBroker
 from broker.apps.simulator.source import SimulatedSource
+from broker.apps.subscriptions import make_subscriptions
 from broker.config import Settings
 from broker.connectors.sources.archive import ArchiveSource
 from broker.connectors.sources.files import FileSource, Problem
@@ -35,10 +38,20 @@ _MAX_PROBLEMS_SHOWN = 20
     "--plots", type=click.Choice(["always", "never"]), help="When fits are drawn (always)."
 )
 @click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Tell Prometheus how the run goes (default host: here).",
+)
+@click.option(
     "--filter", "filters", multiple=True, metavar="FILE", help="User filter (.py or .sql)."
 )
 def command(
-    places: tuple[str, ...], follow: bool, filters: tuple[str, ...], as_json: bool, **flags: Any
+    places: tuple[str, ...],
+    follow: bool,
+    metrics: str | None,
+    filters: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Take in the alerts of every PLACE: keep, filter and publish them.
 
@@ -58,7 +71,8 @@ def command(
     broker = _broker_for(source, settings)
     report = Report()
     try:
-        take_in(broker, source, report=report)
+        with _told(metrics, broker, report):
+            take_in(broker, source, report=report)
     finally:
         show(report, broker, problems_of(source), as_json=as_json)
     if problems_of(source) and not report.received:
@@ -70,6 +84,13 @@ def _broker_for(source: Source, settings: Settings) -> Broker:
     if isinstance(source, SimulatedSource):
         return SimulationBroker(replace(settings, survey=source.survey.name))
     return Broker(settings)
+
+
+def _told(metrics: str | None, broker: Broker, report: Report) -> AbstractContextManager[None]:
+    """Return the service of the run's metrics, if they are wanted."""
+    if metrics is None:
+        return nullcontext()
+    return served(metrics, RunCollector(report, partial(health_of, broker.health_file)))
 
 
 def take_in(
@@ -87,6 +108,7 @@ def take_in(
         taking_in(),
     ):
         report = broker.pipeline(salt2).run(source, display.show, report)
+        make_subscriptions(broker.bus, broker.instance)
         broker.tables.compact()
     return report
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.config import Settings
+from broker.instance import Instance
 from broker.ports import OffsetGap
 
 
@@ -66,6 +68,12 @@ class Health:
         if self.last_commit is not None:
             numbers["last_commit_age_s"] = self.time - self.last_commit
         return numbers
+
+
+def health_file(settings: Settings, instance: Instance) -> Path:
+    """Return where a worker writes its snapshots, in the home."""
+    name = f"{instance.name('worker')}-{settings.worker}.json"
+    return settings.home_path / "health" / name
 
 
 def write_health(path: Path, health: Health) -> None:

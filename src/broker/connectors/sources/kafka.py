@@ -27,7 +27,13 @@ from broker.connectors.kafka.client import (
     service_error,
 )
 from broker.connectors.kafka.gaps import RETENTION, TRANSACTIONS, GapNames
-from broker.connectors.kafka.health import Health, PartitionHealth, read_health, write_health
+from broker.connectors.kafka.health import (
+    Health,
+    PartitionHealth,
+    health_file,
+    read_health,
+    write_health,
+)
 from broker.connectors.kafka.offsets import Jump, Offsets, Partition
 from broker.connectors.kafka.place import KafkaPlace, read_place
 from broker.connectors.kafka.topics import TopicWatch
@@ -128,12 +134,12 @@ class KafkaSource:
     def from_url(cls, url: str, settings: Settings, *, follow: bool = False) -> "KafkaSource":
         """Make the source of ``kafka://bootstrap[,…]/topic[,…]``."""
         survey = get_survey(settings.survey or DEFAULT_SURVEY)
-        worker = Instance(survey.name, settings.testid or None).name("worker")
+        instance = Instance(survey.name, settings.testid or None)
         return cls(
             read_place(url, settings, survey),
             follow=follow,
             topic_wait_s=settings.kafka_topic_wait_s,
-            health_file=settings.home_path / "health" / f"{worker}-{settings.worker}.json",
+            health_file=health_file(settings, instance),
         )
 
     def batches(self, max_payloads: int, max_wait_s: float) -> Iterator[SourceBatch]:
