@@ -28,7 +28,7 @@ VERSION = "0.4.0"
 _DUCKDB = "1.5.5"
 _EXTENSIONS = ("ducklake", "icu", "httpfs", "sqlite", "spatial", "avro")
 _START_S = 120.0
-_MAIN = Path(__file__).with_name("bigquery_nested.py")
+_MAIN = Path(__file__).with_name("bigquery_mended.py")
 _READ_NEEDS = """
 import json, importlib.metadata as m
 print(json.dumps([it for it in m.requires("local-bigquery") if "duckdb" not in it]))
