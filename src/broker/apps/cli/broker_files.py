@@ -52,7 +52,7 @@ def push(files: tuple[str, ...], why: str, **flags: Any) -> None:
     versioned = content.open_broker_files(settings)
     before = versioned.latest() or Version()
     changes = content.parse_assignments(files) if files else content.default_content(settings)
-    after = versioned.push(dict(changes), _note(why))
+    after = versioned.push(dict(changes), note(why))
     if after.number == before.number:
         click.echo(f"nothing has changed since version {after.number} of {versioned.bucket}")
         return
@@ -125,7 +125,7 @@ def diff(old: int | None, new: int | None, **flags: Any) -> None:
 def rollback(number: int, why: str, **flags: Any) -> None:
     """Go back to VERSION: a new version is stored that equals it."""
     versioned = content.open_broker_files(settings_of(**flags))
-    new = versioned.restore(number, _note(why))
+    new = versioned.restore(number, note(why))
     click.echo(f"version {new.number} of {versioned.bucket} equals version {number}")
 
 
@@ -141,7 +141,8 @@ def log(as_json: bool, **flags: Any) -> None:
     print_table("", ("start", "worker", "bucket", "version"), rows)
 
 
-def _note(why: str) -> Note:
+def note(why: str) -> Note:
+    """Say who changes something, and when."""
     who = ""
     with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
         who = getpass.getuser()

@@ -5,7 +5,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from broker.errors import UsageError
 from broker.instance import Instance
 
 _LEFT_OUT = {
-    "table": "made with its first row",
-    "vm": "a home needs no machine: pgb run",
-    "service": "a home needs no service",
-    "schedule": "a home has no schedule",
-    "alert_policy": "a home has no alert policy: pgb ledger",
-    "dashboard": "a home has no dashboard: pgb status",
+    "table": "made with their first rows",
+    "vm": "a home needs none: pgb run",
+    "service": "a home needs none: pgb run",
+    "schedule": "a home needs none: pgb run",
+    "alert_policy": "a home has none: pgb ledger, pgb status",
+    "dashboard": "a home has none: pgb ledger, pgb status",
 }
 
 
@@ -39,6 +38,7 @@ class HomeTarget:
 
     def __init__(self, home: Path, instance: Instance) -> None:
         self._home = home
+        self._instance = instance
         self._adapters: dict[str, Adapter] = {
             "topic": _Topics(home / "streams", instance),
             "subscription": _Subscriptions(home / "streams", instance),
@@ -60,28 +60,28 @@ class HomeTarget:
         """Say why one resource cannot be made here; empty if it can."""
         return "made by the first run" if resource.kind == "ledger" else ""
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Hold the places of all workers of the instance, so that none is at work meanwhile.
 
-@contextmanager
-def at_rest(home: Path, instance: Instance) -> Iterator[None]:
-    """Hold the places of all workers of an instance, so that none is at work meanwhile.
-
-    Raises
-    ------
-    UsageError
-        If one is.
-    """
-    with ExitStack() as stack:
-        for path in sorted((home / "locks").glob(f"{instance.name('worker')}-*.lock")):
-            file = stack.enter_context(path.open("a+"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise UsageError(
-                    f"worker {path.stem!r} is at work on {home} (process"
-                    f" {file.read().strip() or '?'}): stop it first"
-                ) from error
-        yield
+        Raises
+        ------
+        UsageError
+            If one is.
+        """
+        with ExitStack() as stack:
+            pattern = f"{self._instance.name('worker')}-*.lock"
+            for path in sorted((self._home / "locks").glob(pattern)):
+                file = stack.enter_context(path.open("a+"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    file.seek(0)
+                    raise UsageError(
+                        f"worker {path.stem!r} is at work on {self._home} (process"
+                        f" {file.read().strip() or '?'}): stop it first"
+                    ) from error
+            yield
 
 
 class _Kept:
@@ -142,10 +142,6 @@ class _Subscriptions(_Kept):
 
     mutable = frozenset({"ack_deadline_s"})
 
-    @cached_property
-    def _stream(self) -> LocalStream:
-        return LocalStream(self._folder, "setup")
-
     def wanted(self, resource: Resource) -> Mapping[str, Any]:
         """Return topic, filter and deadline."""
         return {
@@ -164,12 +160,13 @@ class _Subscriptions(_Kept):
     def create(self, resource: Resource) -> None:
         """Subscribe, from the oldest message on."""
         wanted = self.wanted(resource)
-        self._stream.subscribe(
-            wanted["topic"],
-            resource.name,
-            attribute_filter=wanted["filter"],
-            ack_deadline_s=wanted["ack_deadline_s"],
-        )
+        with closing(LocalStream(self._folder, "setup")) as stream:
+            stream.subscribe(
+                wanted["topic"],
+                resource.name,
+                attribute_filter=wanted["filter"],
+                ack_deadline_s=wanted["ack_deadline_s"],
+            )
 
     def change(self, resource: Resource, names: Sequence[str]) -> None:  # noqa: ARG002 - there is one
         """Set the deadline."""
