@@ -98,12 +98,11 @@ def main() -> None:
     """Run an emulator until Ctrl-C."""
     if reason := what_is_missing():
         sys.exit(reason)
-    try:
-        with running() as address:
-            print(f"export PUBSUB_EMULATOR_HOST={address}", flush=True)
-            signal.pause()
-    except KeyboardInterrupt:
-        print("stopped")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())
+    with running() as address:
+        print(f"export PUBSUB_EMULATOR_HOST={address}", flush=True)
+        signal.pause()
 
 
 if __name__ == "__main__":

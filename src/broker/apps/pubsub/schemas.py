@@ -71,10 +71,11 @@ class Schemas:
         return response_of("ListSchemas")(schemas=shown, next_page_token=token)
 
     def list_schema_revisions(self, request: Message) -> Message:
-        """List a schema's revisions, the newest first."""
+        """List a schema's revisions, the oldest first."""
         path = parse("schemas", request.name)
         self._newest(path)
-        found, token = page(self._revisions(path.name), request.page_size, request.page_token)
+        oldest_first = self._revisions(path.name)[::-1]
+        found, token = page(oldest_first, request.page_size, request.page_token)
         shown = [_shown(_named(schema, path), request.view) for schema in found]
         return response_of("ListSchemaRevisions")(schemas=shown, next_page_token=token)
 
@@ -155,7 +156,7 @@ class Schemas:
 
     def _add(self, path: Path, wanted: Message) -> Message:
         _check_definition(wanted)
-        made = protocol.Schema(type=wanted.type, definition=wanted.definition)
+        made = protocol.Schema(type_=wanted.type_, definition=wanted.definition)
         made.revision_id = secrets.token_hex(4)
         made.revision_create_time.FromDatetime(datetime.now(UTC))
         self._catalogue.put(_KIND, f"{path.name}{_AT}{made.revision_id}", made)
@@ -194,7 +195,7 @@ def _shown(schema: Message, view: int) -> Message:
 
 
 def _check_definition(schema: Message) -> None:
-    if schema.type != protocol.Schema.Type.AVRO:
+    if schema.type_ != protocol.Schema.Type.AVRO:
         raise invalid("only Avro schemas are kept here")
     try:
         _parsed(schema.definition)

@@ -104,7 +104,7 @@ class Watcher(threading.Thread):
                 self._look()
                 if looks % _LOOKS_A_ROUND == 0:
                     self._every_second()
-            except BrokerError as error:
+            except (BrokerError, OSError) as error:
                 _log.warning("The home could not be looked at", extra={"reason": str(error)})
 
     def stop(self) -> None:
