@@ -165,11 +165,16 @@ class Broker:
 
     @cached_property
     def resolver(self) -> SchemaResolver:
-        """Where schemas come from that a packet only names."""
-        named = self.settings.schema_registry
-        url = named or registry_of(self.survey, self.settings.kafka_profile)
+        """Where schemas come from that a packet only names.
+
+        The registry of the survey's default profile is not asked unless that profile is in
+        use; what it answered before is.
+        """
+        profile = self.settings.kafka_profile
+        named = self.settings.schema_registry or (profile and registry_of(self.survey, profile))
+        url = named or registry_of(self.survey)
         cache = self.settings.cache_path / "schemas"
-        return SchemaResolver(SchemaRegistry(url, cache) if url else None)
+        return SchemaResolver(SchemaRegistry(url, cache, ask=bool(named)) if url else None)
 
     @cached_property
     def files(self) -> Files:

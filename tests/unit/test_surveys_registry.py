@@ -101,6 +101,33 @@ def test_kept_answers_work_without_the_registry(served, tmp_path):
     assert SchemaRegistry(url, tmp_path).definition(1203)["name"] == "lsst.v12_3.alert"
 
 
+def test_a_registry_that_was_away_is_asked_again(served):
+    """After a minute, not with every packet."""
+    url, bodies, asked = served
+    bodies["/base/schemas/ids/1203"] = b"<html>"
+    time = [0.0]
+    resolver = SchemaResolver(SchemaRegistry(url), lambda: time[0])
+    for time[0] in (0.0, 1.0, 59.0):
+        with pytest.raises(UnknownSchemaError, match="1203"):
+            resolver.by_id(LSST, 1203)
+    put(bodies, 1203, lsst_like("v12_3"))
+    time[0] = 61.0
+    assert LSST.version_of(resolver.by_id(LSST, 1203)) == "v12_3"
+    assert len(asked) == 2
+
+
+def test_without_asking_only_kept_answers_are_used(served, tmp_path):
+    """The registry of a profile that is not in use hears nothing."""
+    url, bodies, asked = served
+    put(bodies, 1203, lsst_like("v12_3"))
+    SchemaRegistry(url, tmp_path).definition(1203)
+    silent = SchemaRegistry(url, tmp_path, ask=False)
+    assert silent.definition(1203)["name"] == "lsst.v12_3.alert"
+    with pytest.raises(NotFoundError, match="no schema registry is set"):
+        silent.definition(1204)
+    assert len(asked) == 1
+
+
 def test_an_id_that_the_registry_lacks_is_not_found(served):
     """A 404 is an answer."""
     with pytest.raises(NotFoundError, match="1299"):

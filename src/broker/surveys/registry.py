@@ -3,8 +3,11 @@
 import hashlib
 import json
 import logging
+import math
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from broker.surveys.survey import Survey
 _LOG = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
+_PAUSE_S = 60.0
 # The largest alert schema today has 90 kB; a registry's answer is doubly encoded.
 _MOST_BYTES = 4_000_000
 
@@ -38,6 +42,8 @@ class SchemaRegistry:
         Folder for the answers; what is there is never asked for again.
     timeout_s : float
         Longest wait for an answer, in seconds.
+    ask : bool
+        Whether it may be asked; if not, only the kept answers are used.
 
     Raises
     ------
@@ -46,12 +52,18 @@ class SchemaRegistry:
     """
 
     def __init__(
-        self, base_url: str, cache: Path | None = None, timeout_s: float = _TIMEOUT_S
+        self,
+        base_url: str,
+        cache: Path | None = None,
+        timeout_s: float = _TIMEOUT_S,
+        *,
+        ask: bool = True,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"schema_registry must be an http or https address, not {base_url!r}")
         self._base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
+        self._may_ask = ask
         mark = hashlib.sha256(self._base_url.encode()).hexdigest()[:12]
         self._cache = cache / "schemas" / mark if cache else None
 
@@ -61,13 +73,15 @@ class SchemaRegistry:
         Raises
         ------
         NotFoundError
-            If the registry does not know the id.
+            If the registry does not know the id, or may not be asked.
         TransientError
             If the registry does not answer sensibly.
         """
         file = self._cache / f"{id_}.json" if self._cache else None
         if file is not None and file.is_file():
             return json.loads(file.read_text())
+        if not self._may_ask:
+            raise NotFoundError("no schema registry is set")
         definition = self._ask(id_)
         if file is not None:
             _write_whole(file, json.dumps(definition))
@@ -95,11 +109,14 @@ class SchemaResolver:
     Ids are ``100 * major + minor``. The order is: shipped, kept or asked of the registry, the
     nearest shipped minor version of the same major one (with a warning, once an id). An id for
     which there is nothing is remembered too, so that a stream of such packets does not wait for
-    the registry again and again.
+    the registry again and again; one that did not answer is asked again after a minute.
     """
 
     registry: SchemaRegistry | None = None
+    now: Callable[[], float] = time.monotonic
     _found: dict[tuple[str, int], AvroSchema | str] = field(default_factory=dict, repr=False)
+    _again: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)
+    _told: set[tuple[str, int]] = field(default_factory=set, repr=False)
 
     def by_id(self, survey: Survey, id_: int) -> AvroSchema:
         """Return the schema of a numbered packet of a survey.
@@ -110,7 +127,7 @@ class SchemaResolver:
             If no schema of that major version is known; says what to do.
         """
         key = (survey.name, id_)
-        if key not in self._found:
+        if key not in self._found or self.now() >= self._again.get(key, math.inf):
             self._found[key] = self._find(survey, id_)
         found = self._found[key]
         if isinstance(found, str):
@@ -130,17 +147,23 @@ class SchemaResolver:
         if not near:
             return _what_to_do(survey, id_, why)
         nearest = min(near, key=lambda version: (abs(version[1] - wanted[1]), version[1]))
-        _LOG.warning(
-            "schema %d.%d of %s is not known (%s); reading its alerts with %s",
-            *(*wanted, survey.name, why, versions[nearest]),
-        )
+        if (survey.name, id_) not in self._told:
+            self._told.add((survey.name, id_))
+            _LOG.warning(
+                "schema %d.%d of %s is not known (%s); reading its alerts with %s",
+                *(*wanted, survey.name, why, versions[nearest]),
+            )
         return _shipped(survey, versions[nearest])
 
     def _ask(self, survey: Survey, id_: int) -> tuple[AvroSchema | None, str]:
         if self.registry is None:
             return None, "no schema registry is set"
+        self._again.pop((survey.name, id_), None)
         try:
             schema = AvroSchema.parse(self.registry.definition(id_))
+        except TransientError as error:
+            self._again[survey.name, id_] = self.now() + _PAUSE_S
+            return None, str(error)
         except ServiceError as error:
             return None, str(error)
         if not survey.recognises(schema):

@@ -80,10 +80,11 @@ def command(
 
 
 def _broker_for(source: Source, settings: Settings) -> Broker:
-    """Return the broker of a source; a simulation names its survey itself."""
+    """Return the broker of a source, which may know its survey or schema registry."""
     if isinstance(source, SimulatedSource):
         return SimulationBroker(replace(settings, survey=source.survey.name))
-    return Broker(settings)
+    registry = settings.schema_registry or getattr(source, "schema_registry", "")
+    return Broker(replace(settings, schema_registry=registry))
 
 
 def _told(metrics: str | None, broker: Broker, report: Report) -> AbstractContextManager[None]:

@@ -36,6 +36,8 @@ class KafkaPlace:
         The night whose topics are read, if not today's.
     partial : bool
         Start with those topics that exist.
+    schema_registry : str
+        Address of the schema registry that belongs to the place, if there is one.
     """
 
     bootstrap: str
@@ -44,6 +46,7 @@ class KafkaPlace:
     client: Mapping[str, Any] = field(repr=False)
     night: date | None = None
     partial: bool = False
+    schema_registry: str = ""
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -81,6 +84,7 @@ def read_place(url: str, settings: Settings, survey: Survey) -> KafkaPlace:
         client=profile.client_properties(login),
         night=_date(own["night"]) if "night" in own else None,
         partial=own.get("partial", "").lower() in ("1", "true", "yes"),
+        schema_registry=profile.schema_registry,
     )
 
 

@@ -131,9 +131,10 @@ def parse_profiles(text: str, place: str) -> dict[str, KafkaProfile]:
         raise ConfigError(f"Kafka profiles {place} cannot be read: {error!r}") from error
 
 
-def registry_of(survey: Survey, profile: str) -> str:
-    """Return the address of the schema registry that belongs to a profile; empty if none."""
-    found = profiles_of(survey).get(profile)
+def registry_of(survey: Survey, profile: str = "") -> str:
+    """Return the schema registry that belongs to a profile or the default; empty if none."""
+    profiles = profiles_of(survey)
+    found = profiles.get(profile) if profile else next(iter(profiles.values()), None)
     return found.schema_registry if found else ""
 
 

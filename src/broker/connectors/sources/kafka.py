@@ -142,6 +142,11 @@ class KafkaSource:
             health_file=health_file(settings, instance),
         )
 
+    @property
+    def schema_registry(self) -> str:
+        """Address of the schema registry that belongs to the place; empty if there is none."""
+        return self._place.schema_registry
+
     def batches(self, max_payloads: int, max_wait_s: float) -> Iterator[SourceBatch]:
         """Yield batches; an empty one means that nothing came within `max_wait_s`.
 
