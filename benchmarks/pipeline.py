@@ -18,6 +18,7 @@ from broker.apps.benchmarks._packets import packets, renumbered
 from broker.config import Settings
 from broker.connectors.sources.generated import GeneratedSource
 from broker.pipeline import intake, products
+from broker.pipeline.copies import file_names
 from broker.pipeline.ledger import utc_now
 from broker.ports import SourceBatch
 from broker.science.filters import FILTERS, Cut, Filter, Variant
@@ -137,7 +138,7 @@ def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 512) -> dict
     """Time each stage by itself on one batch; they overlap in a run."""
     payloads = list(renumbered(sample, size, start=9 * 10**8))
     batch = next(GeneratedSource(payloads).batches(size, 0))
-    survey, instance, filters = broker.survey, broker.instance, broker.filters
+    survey, filters = broker.survey, broker.filters
     arrival = intake.arrive(SourceBatch(payloads, batch.origins), survey, 1 << 24)
     now = utc_now()
     claim = broker.ledger.claim(arrival.intake, now.date(), now)
@@ -159,7 +160,7 @@ def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 512) -> dict
             for name in rows
         },
         "announcements": lambda: broker.stream.publish(
-            "bench-avros", products.announcements(made[0], instance, now), key()
+            "bench-avros", products.announcements(made[0], "bench", file_names(made[0]), now), key()
         ),
         "messages of passed alerts": lambda: [
             list(products.passed(part, filters, [b""] * size)) for part in made
