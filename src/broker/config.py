@@ -89,6 +89,7 @@ class Settings:
     project: str = _setting("", "Google Cloud project, as GOOGLE_CLOUD_PROJECT, which also counts.")
     region: str = _setting("us-central1", "Google Cloud region of buckets, datasets and jobs.")
     pubsub_emulator: str = _setting("", "host:port, as PUBSUB_EMULATOR_HOST, which also counts.")
+    pubsub_token_file: str = _setting("", "File with the token that pgb pubsub serve asks for.")
     storage_emulator: str = _setting("", "URL, as STORAGE_EMULATOR_HOST, which also counts.")
     bigquery_emulator: str = _setting("", "URL, as BIGQUERY_EMULATOR_HOST, which also counts.")
     bigquery_storage_emulator: str = _setting(

@@ -26,7 +26,11 @@ NAMES = sorted(m.name for m in iter_modules(benchmarks.__path__) if not m.name.s
     help="Folder of real packets (default: generated ones), or of model data for salt2.",
 )
 @click.option("--rounds", type=int, help="Interleaved rounds of which the median is taken.")
-@click.option("--server", metavar="HOST:PORT", help="Kafka to use (default: librdkafka's mock).")
+@click.option(
+    "--server",
+    metavar="HOST:PORT",
+    help="Kafka to use (default: librdkafka's mock), or Pub/Sub emulator to compare with.",
+)
 @options("json")
 def command(
     name: str, place: Path | None, rounds: int | None, server: str | None, as_json: bool

@@ -53,7 +53,7 @@ def serve(
     """
     settings = settings_of(**flags)
     serving, address_of = _modules()
-    address = address_of(host, port, _token(token_file), allow_anyone)
+    address = address_of(host, port, _token(token_file or settings.pubsub_token_file), allow_anyone)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -74,11 +74,11 @@ def _modules() -> tuple[Any, Any]:
     return serving, Address
 
 
-def _token(file: str | None) -> Secret:
+def _token(file: str) -> Secret:
     if not file:
         return Secret()
     try:
-        token = Path(file).read_text().strip()
+        token = Path(file).expanduser().read_text().strip()
     except OSError as error:
         raise UsageError(f"token file {file} cannot be read: {error.strerror}") from error
     if not token:

@@ -33,7 +33,7 @@ SURVEY_FILES = {
 OF_A_MACHINE = frozenset(
     {
         *("home", "survey", "testid", "worker", STUB, "project", "filters", "model_dir"),
-        *("pubsub_emulator", "storage_emulator", "bigquery_emulator"),
+        *("pubsub_emulator", "storage_emulator", "bigquery_emulator", "pubsub_token_file"),
         *("bigquery_storage_emulator", "archive_dir", "kafka_password_file", "kafka_keytab"),
     }
 )
