@@ -87,8 +87,10 @@ def _show(steps: Sequence[Step], instance: Opened) -> None:
         for it in steps
         if it.state != "left out"
     ]
-    title = f"Instance {instance.context.instance.label} in {instance.target.title}"
-    print_table(title, ("kind", "name", "plan", ""), rows)
+    click.echo(f"Instance {instance.context.instance.label} in {instance.target.title}")
+    columns = ("kind", "name", "plan", "what")
+    wide = 4 if any(row[3] for row in rows) else 3
+    print_table("", columns[:wide], [row[:wide] for row in rows])
     reasons: dict[str, list[str]] = {}
     for step in steps:
         if step.state == "left out":

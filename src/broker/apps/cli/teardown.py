@@ -83,5 +83,10 @@ def _show(removals: Sequence[Removal], instance: Opened) -> None:
         for it in removals
         if it.fate in ("remove", "not ours")
     ]
-    title = f"Instance {instance.context.instance.label} in {instance.target.title}"
-    print_table(title, ("kind", "name", "plan", ""), rows)
+    click.echo(f"Instance {instance.context.instance.label} in {instance.target.title}")
+    if not rows:
+        click.echo("there is nothing to remove")
+        return
+    columns = ("kind", "name", "plan", "what")
+    wide = 4 if any(row[3] for row in rows) else 3
+    print_table("", columns[:wide], [row[:wide] for row in rows])

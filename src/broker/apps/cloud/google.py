@@ -15,7 +15,7 @@ from broker.apps.cloud.topics import SubscriptionAdapter, TopicAdapter
 from broker.apps.cloud.warehouse import DatasetAdapter, TableAdapter
 from broker.connectors.gcp import Cloud
 
-_NO_EMULATOR = "no emulator: left out"
+_NO_EMULATOR = "there is no emulator of it"
 _ON_THE_WORKER = "lives on the machine that runs pgb run"
 
 
