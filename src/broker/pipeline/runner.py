@@ -326,20 +326,22 @@ class Pipeline:
 
     def _append_rows(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         counts: dict[str, int] = {}
-        parts: dict[tuple[str, str], list[pl.DataFrame]] = {}
+        parts: dict[str, dict[str, list[pl.DataFrame]]] = {}
         for part in made:
             for table, rows in products.tables(part):
                 kind = "" if len(made) == 1 else str(rows.schema)
-                parts.setdefault((table, kind), []).append(rows)
+                parts.setdefault(table, {}).setdefault(kind, []).append(rows)
                 counts[table] = counts.get(table, 0) + len(rows)
-        append, dataset = self._sinks.tables.append, self._instance.dataset
-        self._at_once(
-            *(
-                partial(append, dataset, table, pl.concat(frames, rechunk=False), key)
-                for (table, _), frames in parts.items()
-            )
-        )
+        self._at_once(*(partial(self._append, table, parts[table], key) for table in parts))
         return {"rows": counts}
+
+    def _append(
+        self, table: str, kinds: Mapping[str, Sequence[pl.DataFrame]], key: BatchKey
+    ) -> None:
+        """Append the rows of each schema, one after the other, as each may widen the table."""
+        for frames in kinds.values():
+            rows = pl.concat(frames, rechunk=False)
+            self._sinks.tables.append(self._instance.dataset, table, rows, key)
 
     def _publish(self, key: BatchKey, made: Sequence[products.Made]) -> Counts:
         now = self._clock()
