@@ -1,6 +1,6 @@
 """Asking Pub/Sub: patience while it is away, its limits, its names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -20,6 +20,9 @@ MAX_VALUE_BYTES = 1024
 REQUEST_BYTES = 9_000_000
 REQUEST_MESSAGES = 1000
 """A request to publish may have 10 MB and 1000 messages."""
+
+ACK_IDS = 1000
+"""A request has 512 KiB at most; an ack id has some 200 bytes."""
 
 _OVERHEAD_BYTES = 12
 """What the wire adds to a message and to each of its attributes, at most."""
@@ -123,6 +126,12 @@ def sizes(messages: Messages, topic: str, key: BatchKey) -> list[int]:
             f"{_ids(texts, row)}: {words}"
         )
     return weights
+
+
+def parts(values: Sequence[str], size: int) -> Iterator[list[str]]:
+    """Divide a list into lists of at most `size`."""
+    for start in range(0, len(values), size):
+        yield list(values[start : start + size])
 
 
 def _attribute_fault(values: pl.DataFrame) -> tuple[int, str] | None:

@@ -22,7 +22,14 @@ from google.pubsub_v1 import types
 
 from broker.config import Settings
 from broker.connectors.gcp.clients import Cloud, project_of
-from broker.connectors.gcp.pubsub import REQUEST_BYTES, REQUEST_MESSAGES, PubSub, sizes
+from broker.connectors.gcp.pubsub import (
+    ACK_IDS,
+    REQUEST_BYTES,
+    REQUEST_MESSAGES,
+    PubSub,
+    parts,
+    sizes,
+)
 from broker.connectors.streams.attribute_filter import AttributeFilter
 from broker.connectors.streams.texts import attribute_texts
 from broker.errors import NotFoundError, RefusedError, UsageError
@@ -33,8 +40,6 @@ _IN_FLIGHT = 4
 
 _PULL_BYTES = 64 << 20
 _PULL_MESSAGES = 500
-_ACK_IDS = 1000
-"""A request has 512 KiB at most; an ack id has some 200 bytes."""
 
 _LONGEST_RETENTION = timedelta(days=31)
 _UNKNOWN = -1
@@ -207,13 +212,13 @@ class PubSubStream:
 
     def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """Never deliver these again; Pub/Sub does so anyway once in a long while."""
-        for some in _parts(ack_ids, _ACK_IDS):
+        for some in parts(ack_ids, ACK_IDS):
             request = {"subscription": self._subscription(subscription), "ack_ids": some}
             self._ask(self._cloud.subscriber.acknowledge, request, subscription)
 
     def release(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """Deliver these again now."""
-        for some in _parts(ack_ids, _ACK_IDS):
+        for some in parts(ack_ids, ACK_IDS):
             request = {
                 "subscription": self._subscription(subscription),
                 "ack_ids": some,
@@ -313,8 +318,3 @@ def _delivery(received: Any) -> Delivery:
         raw.message.publish_time.ToDatetime(UTC),
         max(raw.delivery_attempt, 1),
     )
-
-
-def _parts(values: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(values), size):
-        yield list(values[start : start + size])
