@@ -1,17 +1,26 @@
-"""Start local-bigquery with two things mended; this runs in its environment, not in ours.
+"""Start local-bigquery with what it gets wrong mended; this runs in its environment.
 
 Fields that are added to structures that exist it notes in its catalogue, but leaves the
-stored columns as they were. Of two jobs of one name at the same moment it takes both.
+stored columns as they were. Of two jobs of one name at the same moment it takes both. And
+tables that are written to at the same moment fail one another: they take turns here.
 """
 
-from threading import Lock
+from functools import wraps
+from threading import RLock
 
-from local_bigquery.catalog import tables
+from local_bigquery.catalog import datasets, tabledata, tables
 from local_bigquery.cli import main
 from local_bigquery.engine import database, types
 from local_bigquery.jobs import runner
 
-_SUBMITTING = Lock()
+_TURN = RLock()
+# Each is looked up in its module by whoever calls it.
+_TAKE_TURNS = (
+    (runner, "submit _handle"),
+    (datasets, "create update delete"),
+    (tables, "create update delete"),
+    (tabledata, "insert_all"),
+)
 
 
 def added_fields(path, before, after):
@@ -41,13 +50,20 @@ def alter(project_id, dataset_id, table_id, fields, of_theirs=tables._alter):
     of_theirs(project_id, dataset_id, table_id, fields)
 
 
-def submit(*given, of_theirs=runner.submit):
-    """Look whether a job's name is taken, and take it, in one step."""
-    with _SUBMITTING:
-        return of_theirs(*given)
+def in_turn(function):
+    """Let one caller of all such functions in at a time."""
+
+    @wraps(function)
+    def waiting(*given, **named):
+        with _TURN:
+            return function(*given, **named)
+
+    return waiting
 
 
 if __name__ == "__main__":
     tables._alter = alter
-    runner.submit = submit
+    for module, names in _TAKE_TURNS:
+        for name in names.split():
+            setattr(module, name, in_turn(getattr(module, name)))
     main()

@@ -122,9 +122,8 @@ class TestOnce:
 
         assert BigQueryTables(cloud).query(COUNT).item() == 2
 
-    def test_many_clients_at_a_time(self, tables: BigQueryTables, cloud: Cloud) -> None:
-        """Also if they do so at the same moment."""
-        tables.append("d", "t", ROWS.clear(), KEY)
+    def test_many_clients_at_a_time(self, cloud: Cloud) -> None:
+        """Also if they do so at the same moment, and the table is new."""
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(lambda i: append_anew(cloud, i % 2), range(12)))
 
@@ -442,7 +441,7 @@ class TestTrouble:
         """A row that a table does not take is refused in the service's words."""
         make_table(cloud, bigquery.SchemaField("must", "STRING", "REQUIRED"))
 
-        with pytest.raises(RefusedError, match="must"):
+        with pytest.raises(RefusedError, match=r"(?s)^(?!.*must.*must).*must"):
             tables.append("d", "t", ROWS, KEY)
 
     def test_view_in_place_of_a_table(self, tables: BigQueryTables, cloud: Cloud) -> None:

@@ -134,8 +134,15 @@ class Loader:
         except GoogleAPICallError as error:
             if job.error_result is None:
                 raise
-            return error
+            return _told_once(error, job)
         return None
+
+
+def _told_once(error: GoogleAPICallError, job: Any) -> GoogleAPICallError:
+    """Return the error of a job without the repeats that Google's client puts into it."""
+    told = [it.get("message", "") for it in (job.error_result, *(job.errors or ()))]
+    words = "; ".join(dict.fromkeys(each for each in told if each))
+    return type(error)(words, errors=[job.error_result])
 
 
 def batch_name(table: Any, key: BatchKey, columns: pl.Schema, owner: str = "") -> str:
@@ -147,6 +154,7 @@ def batch_name(table: Any, key: BatchKey, columns: pl.Schema, owner: str = "") -
     parts = [
         f"{table.dataset_id}.{table.table_id}",
         table.created.isoformat(),
+        owner,
         owner,
         str(key),
         *(f"{name} {_kind(dtype)}" for name, dtype in columns.items()),
