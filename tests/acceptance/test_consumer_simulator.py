@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from broker.apps.simulator.rates import make_schedule, resolve_rate
-from broker.apps.simulator.stream import Clockwork, prepare
+from broker.apps.simulator.stream import Clockwork
+from broker.apps.subscriptions import make_subscriptions
 from broker.connectors.streams.local import LocalStream
 from broker.connectors.streams.memory import MemoryStream
 from broker.errors import TransientError
@@ -343,8 +344,8 @@ def test_every_instance_gets_a_reservoir_and_counters():
     for topic in ("ztf-alerts", "ztf-alerts_pure", "ztf-alerts-mytest", "lsst-alerts"):
         stream.create_topic(topic)
 
-    made = prepare(stream, Instance("ztf"))
-    tests = prepare(stream, Instance("ztf", "mytest"))
+    made = make_subscriptions(stream, Instance("ztf"))
+    tests = make_subscriptions(stream, Instance("ztf", "mytest"))
 
     assert made == ["ztf-alerts-counter", "ztf-alerts-reservoir", "ztf-alerts_pure-counter"]
     assert tests == ["ztf-alerts-counter-mytest", "ztf-alerts-reservoir-mytest"]

@@ -146,6 +146,16 @@ def test_a_wrong_replay_is_named(home: Path, words, message):
     assert message in str(found.exception)
 
 
+def test_every_instance_has_its_reservoir_and_counters(home: Path):
+    """After its first run, on each topic that it has, from the oldest message on."""
+    found = {topic.name: topic for topic in streams(home).topics()}
+
+    for stub in ("alerts", "alert_avros", "alerts_pure", "exgalac_trans"):
+        topic = found[f"ztf-{stub}"]
+        assert topic.backlog[f"ztf-{stub}-counter"] == topic.messages > 0
+    assert "ztf-alerts-reservoir" in found["ztf-alerts"].backlog
+
+
 def test_the_consumer_simulator_has_a_command(home: Path):
     """From the reservoir, which it makes, to the topic of a test instance."""
     words = ["simulate", "stream", "--rate", "40once", "--testid", "mytest"]

@@ -16,8 +16,8 @@ from functools import partial
 import polars as pl
 
 from broker.apps.simulator.rates import Amount, Schedule, make_schedule
+from broker.apps.subscriptions import make_subscriptions
 from broker.config import load_settings
-from broker.errors import NotFoundError
 from broker.instance import Instance
 from broker.ports import BatchKey, Delivery, Messages, Stream
 from broker.wiring import Broker
@@ -29,6 +29,8 @@ MOST_A_PULL = 1000
 
 # A service may answer a pull with nothing while messages are on their way.
 _EMPTY_PULLS = 3
+
+_FINISHED, _EMPTY = "finished", "empty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +100,25 @@ class _Pump:
     ends: Endpoints
     key: BatchKey
     nack: bool
+    now: Callable[[], float]
     published: int = 0
     batches: int = 0
     to_return: list[str] = field(default_factory=list)
 
-    def move(self, count: int) -> bool:
-        """Publish up to `count` alerts; tell whether the reservoir was empty before."""
+    def move(self, count: int, until: float) -> bool:
+        """Publish up to `count` alerts; tell whether the reservoir was empty before.
+
+        No more is waited for at `until`, when the next batch is due.
+        """
         empty_pulls, left = 0, count
         while left > 0 and empty_pulls < _EMPTY_PULLS:
             deliveries = self.stream.pull(self.ends.subscription, min(left, MOST_A_PULL))
-            empty_pulls = 0 if deliveries else empty_pulls + 1
             if deliveries:
                 self._publish(deliveries)
                 left -= len(deliveries)
+                empty_pulls = 0
+            else:
+                empty_pulls = _EMPTY_PULLS if self.now() >= until else empty_pulls + 1
         self.batches += left < count
         self.give_back()
         return left > 0
@@ -187,19 +195,18 @@ def run_schedule(
     if on_empty not in ("stop", "wait"):
         raise ValueError(f"on_empty is 'stop' or 'wait', not {on_empty!r}")
     started = clockwork.now()
-    pump, ended = _Pump(stream, ends, key, nack), "finished"
+    pump, ended = _Pump(stream, ends, key, nack, clockwork.now), _FINISHED
     for batch in range(schedule.batches):
-        wait_s = started + batch * schedule.interval_s - clockwork.now()
-        if wait_s > 0:
-            clockwork.sleep(wait_s)
-        is_empty = pump.move(schedule.due(batch) - pump.published)
-        if is_empty:
+        begin = started + batch * schedule.interval_s
+        clockwork.sleep(max(begin - clockwork.now(), 0.0))
+        count = schedule.due(batch) - pump.published
+        was, ended = ended, _FINISHED
+        if pump.move(count, begin + schedule.interval_s):
+            ended = _EMPTY
+        if ended != was == _FINISHED:
             _LOG.warning("%s is empty after %d alerts", ends.subscription, pump.published)
-            ended = "empty"
-            if on_empty == "stop":
-                break
-        else:
-            ended = "finished"
+        if ended == _EMPTY and on_empty == "stop":
+            break
     return Summary(
         published=pump.published,
         returned=pump.published if nack else 0,
@@ -264,7 +271,7 @@ def publish_stream(
     worker = worker or f"simulator-{os.getpid()}"
     with _opened(stream, worker) as chosen:
         if instance is not None:
-            prepare(chosen, Instance(instance[0]))
+            make_subscriptions(chosen, Instance(instance[0]))
         move = partial(run_schedule, chosen, ends, schedule, BatchKey(worker, time.time_ns()))
         return move(nack=nack, on_empty=on_empty, clockwork=clockwork)
 
@@ -280,38 +287,6 @@ def _opened(stream: Stream | None, worker: str) -> Iterator[Stream]:
         yield own
     finally:
         own.close()
-
-
-def prepare(stream: Stream, instance: Instance) -> list[str]:
-    """Make an instance's reservoir and ``*-counter`` subscriptions on the topics that it has.
-
-    Returns
-    -------
-    list of str
-        Names of the subscriptions that are there now.
-    """
-    alerts = instance.name("alerts")
-    found = [topic.name for topic in stream.topics() if _belongs(topic.name, instance)]
-    made = []
-    for topic in found:
-        roles = ("counter", "reservoir") if topic == alerts else ("counter",)
-        stub = topic.removeprefix(f"{instance.survey}-")
-        if instance.testid:
-            stub = stub.removesuffix(f"-{instance.testid}")
-        for role in roles:
-            made.append(instance.subscription(stub, role))
-            try:
-                stream.subscribe(topic, made[-1])
-            except NotFoundError:
-                made.pop()
-    return made
-
-
-def _belongs(topic: str, instance: Instance) -> bool:
-    """Tell whether a topic is one of an instance's own."""
-    head, *parts = topic.split("-")
-    last = parts[1] if len(parts) == 2 else None
-    return head == instance.survey and 1 <= len(parts) <= 2 and last == instance.testid
 
 
 def _terminal() -> Callable[[str], str] | None:
