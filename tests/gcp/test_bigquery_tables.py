@@ -152,6 +152,13 @@ class TestOnce:
 
         assert BigQueryTables(cloud).query(COUNT).item() == 2
 
+    def test_owners_differ(self, cloud: Cloud) -> None:
+        """The first batch of a new home is not taken for that of an old one."""
+        for owner in ("old", "new", "new"):
+            BigQueryTables(cloud, owner=owner).append("d", "t", ROWS, KEY)
+
+        assert BigQueryTables(cloud).query(COUNT).item() == 4
+
     def test_columns_are_part_of_the_key(self, tables: BigQueryTables) -> None:
         """Rows of two schemas in one batch are both kept, if only the types differ."""
         tables.append("d", "t", ROWS, KEY)

@@ -155,7 +155,6 @@ def batch_name(table: Any, key: BatchKey, columns: pl.Schema, owner: str = "") -
         f"{table.dataset_id}.{table.table_id}",
         table.created.isoformat(),
         owner,
-        owner,
         str(key),
         *(f"{name} {_kind(dtype)}" for name, dtype in columns.items()),
     ]
