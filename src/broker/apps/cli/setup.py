@@ -82,15 +82,13 @@ def _summary(step: Step) -> dict[str, Any]:
 
 
 def _show(steps: Sequence[Step], instance: Opened) -> None:
-    rows = [
-        (it.resource.kind.replace("_", " "), it.resource.name, it.state, it.words)
-        for it in steps
-        if it.state != "left out"
-    ]
+    planned = [it for it in steps if it.state != "left out"]
+    rows = [(it.resource.kind.replace("_", " "), it.resource.name, it.state) for it in planned]
     click.echo(f"Instance {instance.context.instance.label} in {instance.target.title}")
-    columns = ("kind", "name", "plan", "what")
-    wide = 4 if any(row[3] for row in rows) else 3
-    print_table("", columns[:wide], [row[:wide] for row in rows])
+    print_table("", ("kind", "name", "plan"), rows)
+    for step in planned:
+        if step.words:
+            click.echo(f"{step.resource}: {step.words}")
     reasons: dict[str, list[str]] = {}
     for step in steps:
         if step.state == "left out":

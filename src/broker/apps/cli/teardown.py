@@ -79,7 +79,7 @@ def _summary(removal: Removal, failed: Sequence[tuple[Resource, str]]) -> dict[s
 
 def _show(removals: Sequence[Removal], instance: Opened) -> None:
     rows = [
-        (it.resource.kind.replace("_", " "), it.resource.name, it.fate, it.words)
+        (it.resource.kind.replace("_", " "), it.resource.name, it.fate)
         for it in removals
         if it.fate in ("remove", "not ours")
     ]
@@ -87,6 +87,4 @@ def _show(removals: Sequence[Removal], instance: Opened) -> None:
     if not rows:
         click.echo("there is nothing to remove")
         return
-    columns = ("kind", "name", "plan", "what")
-    wide = 4 if any(row[3] for row in rows) else 3
-    print_table("", columns[:wide], [row[:wide] for row in rows])
+    print_table("", ("kind", "name", "plan"), rows)

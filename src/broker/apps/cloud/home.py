@@ -12,7 +12,7 @@ from broker.apps.cloud.plan import Adapter, Found
 from broker.apps.cloud.registry import Resource
 from broker.connectors.disk import disk_errors
 from broker.connectors.streams.local import LocalStream
-from broker.errors import UsageError
+from broker.errors import RefusedError, UsageError
 from broker.instance import Instance
 
 _LEFT_OUT = {
@@ -246,6 +246,8 @@ def _belongs(name: str, instance: Instance) -> bool:
 
 
 def _remove(path: Path) -> None:
+    if path.is_symlink():
+        raise RefusedError(f"{path} is a link: remove it, and what it leads to, by hand")
     with disk_errors(path):
         if path.is_dir():
             shutil.rmtree(path)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from broker.apps.cloud.registry import KINDS, Resource
-from broker.errors import BrokerError, NotFoundError, ServiceError
+from broker.errors import BrokerError, NotFoundError
+
+_NO_LONGER_LISTED = "no longer in the list of resources"
 
 State = Literal["create", "exists", "change", "differs", "left out"]
 Fate = Literal["remove", "absent", "not ours", "left out"]
@@ -200,12 +202,12 @@ def plan_removal(resources: Sequence[Resource], target: Target) -> list[Removal]
     """
     listed = {(it.kind, it.name) for it in resources}
     others = [
-        Resource(kind, name, name, "no longer in the list of resources")
+        Removal(Resource(kind, name, name, _NO_LONGER_LISTED), "remove", _NO_LONGER_LISTED)
         for kind, name in _labelled(target)
         if (kind, name) not in listed
     ]
-    everything = sorted([*resources, *others], key=lambda it: KINDS.index(it.kind))
-    return [_removal(resource, target) for resource in reversed(everything)]
+    everything = [*(_removal(resource, target) for resource in resources), *others]
+    return sorted(everything, key=lambda it: -KINDS.index(it.resource.kind))
 
 
 def _labelled(target: Target) -> Iterator[tuple[str, str]]:
@@ -245,7 +247,7 @@ def remove(
             adapter.delete(removal.resource)
         except NotFoundError:
             pass
-        except ServiceError as error:
+        except BrokerError as error:
             failed.append((removal.resource, str(error)))
             continue
         on_removal(removal)
