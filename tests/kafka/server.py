@@ -23,17 +23,26 @@ USER, PASSWORD = "pgb-reader", "correct horse"
 _START_S = 60.0
 _CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
 _MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
+_OAUTH = "org.apache.kafka.common.security.oauthbearer"
+_STORE_PASSWORD = "self-signed"
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAIN://127.0.0.1:{plain},SCRAM://127.0.0.1:{scram},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAIN://127.0.0.1:{plain},SCRAM://127.0.0.1:{scram}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,SCRAM:SASL_PLAINTEXT
+listeners=PLAIN://127.0.0.1:{plain},SCRAM://127.0.0.1:{scram},OAUTH://127.0.0.1:{oauth},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAIN://127.0.0.1:{plain},SCRAM://127.0.0.1:{scram},OAUTH://127.0.0.1:{oauth}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,SCRAM:SASL_PLAINTEXT,OAUTH:SASL_SSL
 inter.broker.listener.name=PLAIN
-sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.scram.scram-sha-512.sasl.jaas.config={module} required;
+listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER
+listener.name.oauth.oauthbearer.sasl.jaas.config={tokens}.OAuthBearerLoginModule required \\
+  unsecuredLoginStringClaim_sub="server";
+listener.name.oauth.oauthbearer.sasl.server.callback.handler.class={tokens}.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler
+listener.name.oauth.ssl.keystore.type=PKCS12
+listener.name.oauth.ssl.keystore.location={folder}/server.p12
+listener.name.oauth.ssl.keystore.password={store_password}
 log.dirs={folder}/data
 auto.create.topics.enable=true
 num.partitions=4
@@ -59,7 +68,7 @@ def jars_folder() -> Path:
 
 def what_is_missing() -> str:
     """Say why no server can be started here; empty if one can."""
-    if shutil.which("java") is None:
+    if shutil.which("java") is None or shutil.which("keytool") is None:
         return "no Java here: Apache Kafka cannot be started"
     if not (jars_folder() / f"kafka_2.13-{VERSION}.jar").is_file():
         return "no Kafka jars here: run python tests/kafka/server.py fetch"
@@ -87,7 +96,7 @@ class KafkaServer:
     """One Kafka node whose data outlives its process until `remove`."""
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pgb-kafka-")))
-    ports: list[int] = field(default_factory=lambda: _free_ports(3))
+    ports: list[int] = field(default_factory=lambda: _free_ports(4))
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -100,16 +109,30 @@ class KafkaServer:
         """Address of the SASL_PLAINTEXT listener with SCRAM-SHA-512."""
         return f"127.0.0.1:{self.ports[1]}"
 
+    @property
+    def oauth(self) -> str:
+        """Address of the SASL_SSL listener with OAUTHBEARER, which takes unsigned tokens."""
+        return f"127.0.0.1:{self.ports[2]}"
+
+    @property
+    def certificate(self) -> Path:
+        """The server's own certificate, which clients of that listener must trust."""
+        return self.folder / "server.pem"
+
     def format(self) -> None:
         """Write the properties and make the data folder, with the one user."""
-        plain, scram, controller = self.ports
+        plain, scram, oauth, controller = self.ports
         text = _PROPERTIES.format(
             plain=plain,
             scram=scram,
+            oauth=oauth,
             controller=controller,
             folder=self.folder,
             module=_MODULE,
+            tokens=_OAUTH,
+            store_password=_STORE_PASSWORD,
         )
+        self._certify()
         self._properties.write_text(text)
         login = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
         command = ["format", "-t", _CLUSTER, "-c", str(self._properties), "--add-scram", login]
@@ -118,6 +141,15 @@ class KafkaServer:
         )
         if done.returncode:
             raise RuntimeError(f"Kafka's storage cannot be made: {done.stderr.decode()}")
+
+    def _certify(self) -> None:
+        """Make a key and a certificate that nobody else vouches for."""
+        store = ["-keystore", str(self.folder / "server.p12"), "-storepass", _STORE_PASSWORD]
+        named = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "30"]
+        make = ["-genkeypair", "-alias", "server", "-keyalg", "RSA", *named]
+        show = ["-exportcert", "-alias", "server", "-rfc", "-file", str(self.certificate)]
+        for command in (make, show):
+            subprocess.run(["keytool", *command, *store], check=True, capture_output=True)
 
     def start(self) -> "KafkaServer":
         """Start the process and wait until it answers."""
@@ -187,6 +219,7 @@ def main() -> None:
     try:
         server.start()
         print(f"plain {server.plain}  SCRAM-SHA-512 {server.scram} (user {USER})", flush=True)
+        print(f"SSL, OAUTHBEARER {server.oauth}, certificate {server.certificate}", flush=True)
         signal.pause()
     except KeyboardInterrupt:
         print("stopped")

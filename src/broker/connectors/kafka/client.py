@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from broker.errors import (
@@ -139,6 +139,26 @@ def make_client(kind: Callable[..., Any], properties: Mapping[str, Any], **more:
         for value in map(str, _secrets(properties)):
             words = words.replace(value, "…")
         raise ConfigError(f"the Kafka client cannot be made: {words}") from None
+
+
+def next_message(consumer: Any, wait_s: float, doing: str) -> Message | None:
+    """Take the next message or event; None if there is none in time.
+
+    Raises
+    ------
+    ServiceError
+        If the client cannot go on; the kind tells what to do.
+    KeyboardInterrupt
+        If the process is to stop, also when the word came while the library called us back:
+        it then returns nothing, not even an exception.
+    """
+    try:
+        message: Message | None = consumer.poll(wait_s)
+    except KafkaException as error:
+        raise service_error(error_of(error), doing) from error
+    except SystemError as error:
+        raise KeyboardInterrupt from error
+    return message
 
 
 class Connection:

@@ -11,7 +11,13 @@ from typing import Any
 import polars as pl
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from broker.connectors.kafka.client import ask, error_of, make_client, service_error
+from broker.connectors.kafka.client import (
+    ask,
+    error_of,
+    make_client,
+    next_message,
+    service_error,
+)
 from broker.connectors.kafka.leases import Leases
 from broker.connectors.kafka.offsets import Partition
 from broker.connectors.streams.attribute_filter import AttributeFilter
@@ -118,7 +124,7 @@ class Reader:
         patience = time.monotonic() + _JOIN_S
         wanted: dict[Partition, int] | None = None
         while len(messages) < count and time.monotonic() < patience:
-            message = self._consumer.poll(0.05)
+            message = next_message(self._consumer, 0.05, f"reading {self._definition.topic}")
             if message is not None and self._is_alert(message):
                 messages.append(message)
                 continue

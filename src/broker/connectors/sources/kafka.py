@@ -24,6 +24,7 @@ from broker.connectors.kafka.client import (
     Connection,
     error_of,
     make_client,
+    next_message,
     service_error,
 )
 from broker.connectors.kafka.gaps import RETENTION, TRANSACTIONS, GapNames
@@ -210,7 +211,8 @@ class KafkaSource:
         self._messages, size = [], 0
         deadline = self._clock.monotonic() + max_wait_s
         while len(self._messages) < max_payloads and size < _MAX_BATCH_BYTES:
-            message = self._poll(max(deadline - self._clock.monotonic(), 0))
+            wait_s = max(deadline - self._clock.monotonic(), 0)
+            message = next_message(self._consumer, wait_s, "reading from Kafka")
             if message is None:
                 break
             if (error := message.error()) is not None:
@@ -224,13 +226,6 @@ class KafkaSource:
         """Leave the group when the last batch is durable, so that others need not wait."""
         if self._unfinished == 0:
             self.close()
-
-    def _poll(self, wait_s: float) -> Message | None:
-        try:
-            message: Message | None = self._consumer.poll(wait_s)
-        except KafkaException as error:
-            raise service_error(error_of(error), "reading from Kafka") from error
-        return message
 
     def _batch(self) -> SourceBatch:
         messages, self._messages = self._messages, []
