@@ -484,6 +484,7 @@ class TestStreamingPull:
         with pytest.raises(exceptions.NotFound):
             future.result(timeout=15)
 
+    @pytest.mark.slow
     def test_deadline_is_kept_by_the_client(self, bus: Any) -> None:
         """The client extends its leases, so that a slow callback gets a message once."""
         topic, subscription = bus.pair(ack_deadline_seconds=10)

@@ -155,6 +155,19 @@ class TestLimits:
 
         assert sorted(int(message.attributes["n"]) for message in found) == list(range(150))
 
+    def test_too_large_for_the_client(self, ours: Any) -> None:
+        """A message that the unmodified client cannot take does not hold back the others."""
+        topic, subscription = ours.pair()
+        ours.publish(topic, bytes(5_000_000))
+        for i in range(5):
+            ours.publish(topic, str(i).encode())
+        with ours.streaming(subscription) as queue:
+            found = take(queue, 5)
+            for message in found:
+                message.ack()
+
+        assert [message.data for message in found] == [b"0", b"1", b"2", b"3", b"4"]
+
     def test_pull_of_more_than_a_response(self, ours: Any) -> None:
         """A pull gives as many as fit, and the rest on their first attempt later."""
         policy = {"dead_letter_topic": ours.topic(), "max_delivery_attempts": 5}

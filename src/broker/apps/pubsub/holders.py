@@ -41,6 +41,11 @@ class Holder:
                 self._out[delivery.message_id] = size, end
                 self._bytes += size
 
+    def lease_of(self, message_id: str) -> tuple[int, float] | None:
+        """Return a message's size and the end of its lease; None once it is settled."""
+        with self._guard:
+            return self._out.get(message_id)
+
     def settle(self, message_ids: Iterable[str]) -> None:
         """Note what was acknowledged or given back."""
         with self._guard:

@@ -77,9 +77,10 @@ def serving(broker: Broker, address: Address, *, from_start: bool = False) -> It
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="pgb-pubsub-")))
         stack.callback(broker.stream.close)
         services = Services(broker.stream, broker.settings.worker, from_start=from_start)
-        _start(services, folder, address.token, stack)
         _start_front(listener, folder, stack)
-        yield f"{address.host}:{listener.getsockname()[1]}"
+        _start(services, folder, address.token, stack)
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        yield f"{host}:{listener.getsockname()[1]}"
 
 
 def _start(services: Services, folder: Path, token: Secret, stack: ExitStack) -> None:

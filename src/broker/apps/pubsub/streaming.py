@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from broker.ports import Delivery
 _LEAST_DEADLINE_S, _MOST_DEADLINE_S = 10, 600
 # Leases that run out are found this soon.
 _LOOK_S = 1.0
+# How long a stream waits to hear of a message that its client may not be able to take.
+_ARRIVAL_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +111,21 @@ class StreamingPull:
                 except GeneratorExit:
                     self._parts.desk.take_back(name, deliveries)
                     raise
+                if response.ByteSize() > MOST_BYTES:
+                    self._see_it_arrive(holder, deliveries[0].message_id, caller)
+
+    def _see_it_arrive(self, holder: Holder, message_id: str, caller: Caller) -> None:
+        """Wait for a word about a large message, whose stream may break at it.
+
+        Google's client tells that it has a message; with its limit of 4 MB it ends the stream
+        instead, and what was sent after the message would be out for nothing.
+        """
+        bell, lease = of_subscription(holder.subscription), holder.lease_of(message_id)
+        until = time.monotonic() + _ARRIVAL_S
+        while (
+            caller.is_active() and holder.lease_of(message_id) == lease and time.monotonic() < until
+        ):
+            self._parts.bell.wait(self._parts.bell.heard(bell), _ARRIVAL_S / 20, bell)
 
     def _pull(self, holder: Holder, caller: Caller) -> list[Delivery]:
         """Lease what there is room for, or wait a moment."""

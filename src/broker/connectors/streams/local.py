@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ class LocalStream:
     ) -> None:
         self._root = root
         self._resolve = resolve
+        self._resolving = threading.Lock()
         self._worker = _checked("worker", worker)
         self._now = now
         self._sync = sync
@@ -76,10 +78,12 @@ class LocalStream:
 
     def log(self, topic: str) -> SegmentLog:
         """Return a topic's log, which is a `Journal` of the same messages."""
-        if topic not in self._logs:
+        found = self._logs.get(topic)
+        if found is None:  # another thread may be here too: the first one's log is everybody's
             folder = self._root / _checked("topic", topic)
-            self._logs[topic] = SegmentLog(folder, self._worker, self._now, sync=self._sync)
-        return self._logs[topic]
+            made = SegmentLog(folder, self._worker, self._now, sync=self._sync)
+            found = self._logs.setdefault(topic, made)
+        return found
 
     def create_topic(self, topic: str) -> None:
         """Make a topic; the same call again does nothing."""
@@ -209,7 +213,9 @@ class LocalStream:
         if not kept or self._resolve is None:
             return deliveries
         places = [deliveries[i].payload.removeprefix(_REFERENCE) for i in kept]
-        for i, payload in zip(kept, self._resolve(places), strict=True):
+        with self._resolving:
+            payloads = self._resolve(places)
+        for i, payload in zip(kept, payloads, strict=True):
             deliveries[i] = replace(deliveries[i], payload=payload)
         return deliveries
 

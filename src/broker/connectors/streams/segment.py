@@ -79,7 +79,7 @@ class Partition:
         """Read some payloads of a batch, in the order asked for."""
         blob = _read(frame.path, frame.index_at, frame.tails_at - frame.index_at)
         numbers, bounds = index_from_bytes(blob)
-        prefixes = [*self._segment_of(frame).prefixes(frame), b""]
+        prefixes = [*self._prefixes(frame), b""]
         with disk_errors(frame.path), open(frame.path, "rb", buffering=0) as file:
             return [
                 prefixes[numbers[i]]
@@ -99,7 +99,7 @@ class Partition:
         _check(frame, blob)
         numbers, bounds = index_from_bytes(_part(frame, blob, frame.index_at, frame.tails_at))
         tails = blob[frame.tails_at - frame.offset :]
-        prefixes = [*self._segment_of(frame).prefixes(frame), b""]
+        prefixes = [*self._prefixes(frame), b""]
         return Messages(
             payloads=[
                 prefixes[number] + tails[bounds[i] : bounds[i + 1]]
@@ -125,14 +125,15 @@ class Partition:
             for first in (int(name.removesuffix(_SUFFIX)) for name in names):
                 if first not in self._segments:
                     self._segments[first] = _Segment(segment_path(self.folder, first), first)
-        return [self._segments[first] for first in sorted(self._segments)]
+            return [self._segments[first] for first in sorted(self._segments)]
 
     def _scanned(self, segment: "_Segment") -> list[Frame]:
         with self._lock:
             return segment.scanned()
 
-    def _segment_of(self, frame: Frame) -> "_Segment":
-        return self._segments[int(frame.path.stem)]
+    def _prefixes(self, frame: Frame) -> list[bytes]:
+        with self._lock:
+            return self._segments[int(frame.path.stem)].prefixes(frame)
 
 
 class _Segment:
