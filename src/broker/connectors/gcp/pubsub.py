@@ -28,9 +28,8 @@ _OVERHEAD_BYTES = 12
 """What the wire adds to a message and to each of its attributes, at most."""
 
 _FIRST_ANSWER_S = 8.0
-_COMES_BACK = if_exception_type(
+_COMES_BACK = (
     api.ServiceUnavailable,
-    api.DeadlineExceeded,
     api.ResourceExhausted,
     api.TooManyRequests,
     api.Aborted,
@@ -58,7 +57,9 @@ class PubSub:
         self._patience_s = patience_s
         self._answered = False
 
-    def ask(self, call: Callable[..., Any], what: str = "", **more: Any) -> Any:
+    def ask(
+        self, call: Callable[..., Any], what: str = "", *, again: bool = True, **more: Any
+    ) -> Any:
         """Make a call; what it raises comes as one of our errors.
 
         Parameters
@@ -67,6 +68,8 @@ class PubSub:
             A method of one of Google's clients.
         what : str
             What there is not, if the answer is that something was not found.
+        again : bool
+            Whether to ask again when the time of one question is over.
         **more
             Passed on to `call`.
 
@@ -78,7 +81,9 @@ class PubSub:
             If it does not answer in time.
         """
         patience_s = self._patience_s if self._answered else min(_FIRST_ANSWER_S, self._patience_s)
-        retry = Retry(_COMES_BACK, initial=0.1, maximum=4.0, multiplier=2.0, timeout=patience_s)
+        comes_back = (*_COMES_BACK, api.DeadlineExceeded) if again else _COMES_BACK
+        predicate = if_exception_type(*comes_back)
+        retry = Retry(predicate, initial=0.1, maximum=4.0, multiplier=2.0, timeout=patience_s)
         more = {"retry": retry, "timeout": 60.0, **more}
         try:
             with plain_words("Pub/Sub", self.cloud.project, self.cloud.pubsub):

@@ -272,7 +272,8 @@ class PubSubStream:
             except api.DeadlineExceeded:
                 return []
 
-        leased = self._pubsub.ask(call, f"subscription {name!r}", timeout=self._pull_wait_s)
+        what = f"subscription {name!r}"
+        leased = self._pubsub.ask(call, what, again=False, timeout=self._pull_wait_s)
         return [_delivery(each) for each in leased]
 
     def _ask(self, call: Callable[..., Any], request: dict[str, Any], subscription: str) -> Any:
