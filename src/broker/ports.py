@@ -7,7 +7,7 @@ names a batch for ever, so that everything done for it can be done again without
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import polars as pl
@@ -49,6 +49,27 @@ class SourceBatch:
     payloads: Sequence[bytes]
     origins: pl.DataFrame
     gaps: Sequence[OffsetGap] = ()
+
+    def let_go(self) -> None:
+        """Free the memory of the payloads; how many there were stays known."""
+        object.__setattr__(self, "payloads", Gone(len(self.payloads)))
+
+
+class Gone(Sequence[bytes]):
+    """Payloads of which only the number is left."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        raise IndexError("the payloads were let go")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,9 @@ class Copies:
     files: Files | None = None
     bus: Stream | None = None
 
+    def __bool__(self) -> bool:
+        return self.files is not None or self.bus is not None
+
     def store(self, bucket: str, made: Sequence[Made], layout: str) -> dict[str, dict[str, int]]:
         """Store a file of each alert unless it is there; count both.
 

@@ -9,7 +9,7 @@ import xxhash
 
 from broker.errors import DecodeError, PacketError
 from broker.pipeline.ledger import Claim, Intake
-from broker.ports import SourceBatch
+from broker.ports import Gone, SourceBatch
 from broker.surveys import AlertFrame, SchemaResolver, Survey, decode_batch, split_container
 
 MAX_REJECT_BYTES = 1 << 20
@@ -47,6 +47,10 @@ class NewAlerts:
     frame: AlertFrame
     payloads: Sequence[bytes]
     origins: pl.DataFrame
+
+    def without_payloads(self) -> "NewAlerts":
+        """Return all but the payloads."""
+        return replace(self, payloads=Gone(len(self.payloads)))
 
 
 @dataclass(frozen=True, slots=True)

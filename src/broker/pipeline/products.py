@@ -1,7 +1,7 @@
 """What is made of new alerts: attributes, verdicts, rows, messages."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 
@@ -36,6 +36,10 @@ class Made:
     alerts: NewAlerts
     attributes: pl.DataFrame
     verdicts: Verdicts
+
+    def without_payloads(self) -> "Made":
+        """Return all but the packets as sent."""
+        return replace(self, alerts=self.alerts.without_payloads())
 
 
 def make(alerts: NewAlerts, filters: Sequence[Filter]) -> Made:

@@ -15,7 +15,7 @@ is mended by doing 3 and 4 once more from the journal, when the worker starts ag
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -105,12 +105,17 @@ class _Work:
     batch: SourceBatch
     key: BatchKey
     received: int
-    made: Sequence[products.Made]
+    made: list[products.Made]
     rejects: Sequence[intake.Reject]
 
     @property
     def stored(self) -> int:
         return sum(len(part.alerts.payloads) for part in self.made)
+
+    def let_go(self) -> None:
+        """Free the memory of the packets, which are in the journal."""
+        self.batch.let_go()
+        self.made[:] = [part.without_payloads() for part in self.made]
 
 
 class Pipeline:
@@ -194,12 +199,15 @@ class Pipeline:
             ThreadPoolExecutor(1, "merge") as merger,
             self._stop_waiting_on_error(),
         ):
+            keeping: list[Future[Messages | None]] = []
             for batch in source.batches(self._limits.batch_alerts, self._limits.batch_wait_s):
                 if batch.gaps:
                     self._ledger.note_gaps(batch.gaps, self._clock())
                 if len(batch.payloads):
                     work = self._take(batch)
+                    wait(keeping)  # packets of two batches are in memory, no more
                     kept = keeper.submit(self._keep, work)
+                    keeping = [kept]
                     flying.append(teller.submit(self._tell_once_kept, work, kept))
                     if work.key.number % _MERGE_EVERY == 0:
                         merger.submit(self._sinks.tables.compact)
@@ -260,6 +268,8 @@ class Pipeline:
         if work.made:
             messages = products.join([products.packets(part) for part in work.made])
             self._sinks.journal.append(work.key, messages)
+        if not self._sinks.copies:
+            work.let_go()
         if not work.rejects:
             return None
         letters = products.dead_letters(work.rejects, self._clock())
