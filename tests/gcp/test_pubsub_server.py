@@ -1,6 +1,9 @@
 """Our Pub/Sub server as a process on a home: what it shares, survives, refuses and says."""
 
 import json
+import os
+import re
+import signal
 import socket
 import subprocess
 import threading
@@ -185,6 +188,30 @@ class TestHome:
             assert bus.publisher.get_topic(topic=topic).name == topic
 
 
+class TestPage:
+    def test_python_of_the_page(self, tmp_path: Path) -> None:
+        """What the how-to page writes in Python works as it stands."""
+        page = Path(__file__).parents[2] / "docs" / "how-to" / "pubsub-on-a-laptop.md"
+        [code] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        stream = LocalStream(tmp_path / "streams", "w0")
+        attributes = pl.DataFrame({"objectId": ["ZTF26x", "other"], "is_pure": ["1", "1"]})
+        messages = Messages([b"wanted", b"not wanted"], attributes)
+        stream.publish("ztf-alerts_pure", messages, BatchKey("w0", 0))
+        stream.close()
+        got: list[bytes] = []
+        with bus_on(tmp_path):
+            words: dict[str, Any] = {"print": lambda message: got.append(message.data)}
+            exec(code, words)
+            deadline = time.monotonic() + 15
+            while not got and time.monotonic() < deadline:
+                time.sleep(0.05)
+            words["future"].cancel()
+            words["future"].result()
+            words["subscriber"].close()
+
+        assert got == [b"wanted"]
+
+
 class TestToken:
     TOKEN = "not to be seen"
 
@@ -288,6 +315,17 @@ class TestCommand:
                     time.sleep(0.05)
             else:
                 pytest.fail("the port is still taken")
+
+    def test_front_is_begun_again(self, tmp_path: Path) -> None:
+        """A server whose front process was killed is reached again."""
+        with bus_on(tmp_path) as (bus, served):
+            topic, subscription = bus.pair()
+            number = served.process.pid
+            [front] = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+            os.kill(int(front), signal.SIGKILL)
+            bus.publisher.publish(topic, b"x").result(timeout=30)
+
+            assert data(bus.pull(subscription, 1)) == [b"x"]
 
     def test_web_pages_are_refused(self, tmp_path: Path) -> None:
         """A page in a browser cannot use the server behind its user's back."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from broker.apps.pubsub import front
 from broker.apps.pubsub.front import GRPC_SOCKET, HTTP_SOCKET
 from broker.apps.pubsub.grpc_service import make_server
 from broker.apps.pubsub.rest import HttpServer
@@ -77,7 +78,9 @@ def serving(broker: Broker, address: Address, *, from_start: bool = False) -> It
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="pgb-pubsub-")))
         stack.callback(broker.stream.close)
         services = Services(broker.stream, broker.settings.worker, from_start=from_start)
-        _start_front(listener, folder, stack)
+        keeper = _Front(listener, folder)
+        keeper.start()
+        stack.callback(keeper.stop)
         _start(services, folder, address.token, stack)
         host = f"[{address.host}]" if ":" in address.host else address.host
         yield f"{host}:{listener.getsockname()[1]}"
@@ -96,20 +99,41 @@ def _start(services: Services, folder: Path, token: Secret, stack: ExitStack) ->
     stack.callback(services.stop)
 
 
-def _start_front(listener: socket.socket, folder: Path, stack: ExitStack) -> None:
-    descriptor = listener.fileno()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "broker.apps.pubsub.front", str(descriptor), str(folder)],
-        stdin=subprocess.PIPE,
-        pass_fds=[descriptor],
-    )
+class _Front(threading.Thread):
+    """Keeps the process that clients connect to alive."""
 
-    def end() -> None:
-        assert process.stdin is not None  # noqa: S101 - it was asked for
-        process.stdin.close()
-        process.wait()
+    def __init__(self, listener: socket.socket, folder: Path) -> None:
+        super().__init__(name="pubsub-front", daemon=True)
+        self._listener = listener
+        self._folder = folder
+        self._stopping = False
+        self._guard = threading.Lock()
+        self._process = self._begin()
 
-    stack.callback(end)
+    def run(self) -> None:
+        """Begin again whenever the process ends, until `stop`."""
+        while True:
+            self._process.wait()
+            with self._guard:
+                if self._stopping:
+                    return
+                self._process = self._begin()
+
+    def stop(self) -> None:
+        """End the process, which its standard input tells."""
+        with self._guard:
+            self._stopping = True
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self.join()
+
+    def _begin(self) -> "subprocess.Popen[bytes]":
+        descriptor = self._listener.fileno()
+        return subprocess.Popen(
+            [sys.executable, "-m", front.__name__, str(descriptor), str(self._folder)],
+            stdin=subprocess.PIPE,
+            pass_fds=[descriptor],
+        )
 
 
 def _listen(address: Address) -> socket.socket:
