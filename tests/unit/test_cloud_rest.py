@@ -293,7 +293,7 @@ def test_a_machine_of_a_resource_that_is_gone_is_removed(project: Project, servi
 @pytest.mark.parametrize(
     ("refusal", "kind", "words"),
     [
-        ((403, DISABLED), ForbiddenError, "gcloud services enable"),
+        ((403, DISABLED), ForbiddenError, r"enable \w+\.googleapis\.com"),
         ((403, {"error": {"message": "Permission x denied"}}), ForbiddenError, "lacks a role"),
         ((429, {"error": {"message": "Quota exceeded"}}), TransientError, "quota"),
         ((503, {"error": {"message": "try later"}}), TransientError, "try later"),

@@ -1,37 +1,45 @@
 """The subscriptions that every instance has of its own: its reservoir and its counters."""
 
+from collections.abc import Sequence
+
+from broker.apps.cloud.registry import Context, registry
 from broker.errors import NotFoundError
 from broker.instance import Instance
 from broker.ports import Stream
+from broker.science.filters import FILTERS, Filter
 
 
-def make_subscriptions(stream: Stream, instance: Instance) -> list[str]:
-    """Make an instance's reservoir and ``*-counter`` subscriptions on the topics that it has.
+def make_subscriptions(
+    stream: Stream, instance: Instance, filters: Sequence[Filter] = tuple(FILTERS.values())
+) -> list[str]:
+    """Make an instance's own subscriptions on the topics that it has.
+
+    Parameters
+    ----------
+    stream : Stream
+        Where the topics are.
+    instance : Instance
+        Whose.
+    filters : sequence of Filter
+        Whose topics are counted, too.
 
     Returns
     -------
     list of str
         Names of the subscriptions that are there now.
     """
-    alerts = instance.name("alerts")
-    found = [topic.name for topic in stream.topics() if _belongs(topic.name, instance)]
+    there = {topic.name for topic in stream.topics()}
+    by_topic = {chosen.topic: chosen for chosen in filters}
     made = []
-    for topic in found:
-        roles = ("counter", "reservoir") if topic == alerts else ("counter",)
-        stub = topic.removeprefix(f"{instance.survey}-")
-        if instance.testid:
-            stub = stub.removesuffix(f"-{instance.testid}")
-        for role in roles:
-            made.append(instance.subscription(stub, role))
-            try:
-                stream.subscribe(topic, made[-1])
-            except NotFoundError:  # deleted meanwhile
-                made.pop()
+    for resource in registry(Context(instance), list(by_topic.values())):
+        settings = resource.settings
+        if resource.kind != "subscription" or settings["topic"] not in there:
+            continue
+        try:
+            stream.subscribe(
+                settings["topic"], resource.name, ack_deadline_s=settings["ack_deadline_s"]
+            )
+        except NotFoundError:  # deleted meanwhile
+            continue
+        made.append(resource.name)
     return made
-
-
-def _belongs(topic: str, instance: Instance) -> bool:
-    """Tell whether a topic is one of an instance's own."""
-    head, *parts = topic.split("-")
-    last = parts[1] if len(parts) == 2 else None
-    return head == instance.survey and 1 <= len(parts) <= 2 and last == instance.testid

@@ -109,7 +109,7 @@ def take_in(
         taking_in(),
     ):
         report = broker.pipeline(salt2).run(source, display.show, report)
-        make_subscriptions(broker.bus, broker.instance)
+        make_subscriptions(broker.bus, broker.instance, broker.filters)
         broker.tables.compact()
     return report
 

@@ -17,6 +17,10 @@ _APIS = {
     "Pub/Sub": "pubsub.googleapis.com",
     "Cloud Storage": "storage.googleapis.com",
     "BigQuery": "bigquery.googleapis.com",
+    "Compute Engine": "compute.googleapis.com",
+    "Cloud Run": "run.googleapis.com",
+    "Cloud Scheduler": "cloudscheduler.googleapis.com",
+    "Cloud Monitoring": "monitoring.googleapis.com",
 }
 
 _NO_CREDENTIALS = (
