@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import IO
 
 _START_S = 60.0
+# Java that ends with its standard input, whatever becomes of those who started it.
+_UNTIL_EOF = ["sh", "-c", 'java "$@" </dev/null & read -r _; kill -9 $!; wait $!', "emulator"]
 
 
 @cache
@@ -53,9 +55,10 @@ def running(memory: str = "1g") -> Iterator[str]:
     """
     with tempfile.TemporaryFile() as log:
         port = _free_port()
-        command = ["java", f"-Xmx{memory}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-jar"]
+        options = [f"-Xmx{memory}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4"]
         process = subprocess.Popen(
-            [*command, str(jar()), "--host=127.0.0.1", f"--port={port}"],
+            [*_UNTIL_EOF, *options, "-jar", str(jar()), "--host=127.0.0.1", f"--port={port}"],
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -64,7 +67,8 @@ def running(memory: str = "1g") -> Iterator[str]:
             _wait(process, port, log)
             yield f"127.0.0.1:{port}"
         finally:
-            process.kill()
+            if process.stdin is not None:
+                process.stdin.close()
             process.wait(30)
 
 
