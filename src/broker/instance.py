@@ -13,6 +13,9 @@ _TESTID = re.compile(r"[a-z][a-z0-9]*\Z")
 Age = Literal["v0.3", "2021", "v0.5", "2024"]
 """Which broker's names: the first one's, those of early 2021, today's rules, the later one's."""
 
+AGES: tuple[Age, ...] = ("v0.3", "2021", "v0.5", "2024")
+"""All ages, oldest first."""
+
 _FIRST = {
     ("topic", "alerts"): "{survey}_alert_data",
     ("bucket", "alert_avros"): "{project}_{survey}_alert_avro_bucket",
@@ -108,6 +111,11 @@ def recognise(name: str) -> tuple[OldName, ...]:
                 survey, testid = words.get("survey") or "", words.get("testid") or ""
                 found.setdefault((kind, stub), OldName(age, kind, stub, survey, testid))
     return tuple(found.values())
+
+
+def old_stubs() -> tuple[tuple[str, str], ...]:
+    """Return kind and stub of everything that had another name in some age."""
+    return tuple(dict.fromkeys(key for things in _AGES.values() for key in things))
 
 
 def _pattern(template: str) -> str:

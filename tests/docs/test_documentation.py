@@ -29,7 +29,7 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["commands.md", "settings.md", "filters.md"])
+@pytest.mark.parametrize("name", ["commands.md", "settings.md", "filters.md", "resources.md"])
 def test_the_reference_is_up_to_date(name: str, generate: ModuleType):
     """Run `make docs` after a change."""
     written = (ROOT / "docs" / "reference" / name).read_text()
