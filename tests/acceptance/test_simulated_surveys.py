@@ -1,6 +1,7 @@
 """Every survey that can be simulated, from packets to fits, also without model data."""
 
 import json
+import re
 import time
 from datetime import date
 from pathlib import Path
@@ -88,3 +89,14 @@ def test_making_packets_is_no_bottleneck(name):
     count = sum(len(part.payloads) for part in night.alerts(8000))
 
     assert count / (time.process_time() - began) >= 5000
+
+
+def test_the_demo_tells_what_was_there(bare, tmp_path):
+    """Supernovae are found and fitted, without data, account or network."""
+    words = ["demo", "--alerts", "300", "--home", str(tmp_path)]
+
+    found = CliRunner(env=bare).invoke(cli, words, catch_exceptions=False)
+
+    told = re.search(r"Of (\d+) type Ia supernovae in this night, (\d+) were fitted", found.stdout)
+    assert told is not None
+    assert int(told[1]) >= int(told[2]) >= 5

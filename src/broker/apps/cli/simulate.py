@@ -15,6 +15,7 @@ from broker.errors import UsageError
 from broker.wiring import Broker
 
 _SECONDS_A_MINUTE = 60.0
+_DIGITS = tuple("0123456789.")
 _MODELS = click.Choice(["auto", "salt2", "toy", "parametric"])
 
 
@@ -209,7 +210,7 @@ def stream(
     """
     from broker.apps.simulator.commanding import stream_summary
 
-    amount = _Amount().convert(rate, None, None) if rate[:1].isdigit() else rate
+    amount = _Amount().convert(rate, None, None) if rate[:1] in _DIGITS else rate
     settings = settings_of(**flags)
     summary = stream_summary(
         settings, amount, runtime, every,
