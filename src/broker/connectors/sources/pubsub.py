@@ -104,6 +104,8 @@ class PubSubSource:
         ------
         ConfigError
             If no project or subscription is named, or an option is not known.
+        NotFoundError, ForbiddenError, TransientError
+            If there is nothing to read.
         """
         cloud, name = project_of(url, settings)
         options = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
@@ -114,7 +116,25 @@ class PubSubSource:
             raise ConfigError(f"{url}: unknown option {', '.join(unknown)}; known: {known}")
         more: dict[str, Any] = {"quiet_s": _seconds(options["quiet"])} if "quiet" in options else {}
         more |= {"topic": options.get("topic", ""), "patience_s": settings.patience_s}
-        return cls(cloud, name, follow=follow, **more)
+        source = cls(cloud, name, follow=follow, **more)
+        source.check()
+        return source
+
+    def check(self) -> None:
+        """Make sure that there is something to read.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such subscription.
+        ForbiddenError
+            If Pub/Sub does not let us in.
+        TransientError
+            If Pub/Sub does not answer.
+        """
+        if self._topic:
+            PubSubStream(self._cloud).subscribe(self._topic, self._name)
+        self._ask()
 
     def batches(self, max_payloads: int, max_wait_s: float) -> Iterator[SourceBatch]:
         """Yield batches; an empty one means that nothing came within `max_wait_s`.
@@ -170,10 +190,8 @@ class PubSubSource:
             self._pubsub.ask(release, request=request)
 
     def _start(self) -> None:
-        """Make sure that there is something to read, and begin to pull it."""
-        if self._topic:
-            PubSubStream(self._cloud).subscribe(self._topic, self._name)
-        self._ask()
+        """Begin to pull what is there."""
+        self.check()
         with plain_words("Pub/Sub", self._cloud.project, self._cloud.pubsub):
             self._pulling = self._cloud.subscriber.subscribe(
                 self._path, callback=_Inbox.unused, flow_control=_FLOW, scheduler=self._inbox

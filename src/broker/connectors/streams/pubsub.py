@@ -32,7 +32,7 @@ from broker.connectors.gcp.pubsub import (
 )
 from broker.connectors.streams.attribute_filter import AttributeFilter
 from broker.connectors.streams.texts import attribute_texts
-from broker.errors import NotFoundError, RefusedError, UsageError
+from broker.errors import ForbiddenError, NotFoundError, RefusedError, UsageError
 from broker.ports import BatchKey, Delivery, Messages, TopicInfo
 
 _IN_FLIGHT = 4
@@ -93,10 +93,35 @@ class PubSubStream:
         Raises
         ------
         ConfigError
-            If no project is named, in the place or in the settings.
+            If no project is named, in the place or in the settings, or there are no credentials.
+        NotFoundError, ForbiddenError, TransientError
+            If Pub/Sub cannot be used.
         """
         cloud, prefix = project_of(url, settings)
-        return cls(cloud, prefix=prefix)
+        stream = cls(cloud, prefix=prefix)
+        stream.check()
+        return stream
+
+    def check(self) -> None:
+        """See whether Pub/Sub answers; who may only publish need not be let in here.
+
+        Raises
+        ------
+        ConfigError
+            If there are no credentials.
+        NotFoundError
+            If there is no such project.
+        ForbiddenError
+            If the API is disabled.
+        TransientError
+            If Pub/Sub does not answer.
+        """
+        request = {"project": f"projects/{self._cloud.project}", "page_size": 1}
+        try:
+            self._pubsub.ask(self._cloud.publisher.list_topics, request=request)
+        except ForbiddenError as error:
+            if "permission denied" not in str(error):
+                raise
 
     def publish(self, topic: str, messages: Messages, key: BatchKey) -> None:
         """Append to `topic`, creating it; on return Pub/Sub has every message.
