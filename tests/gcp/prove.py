@@ -4,6 +4,7 @@
 BigQuery, sets an instance up, sends every ZTF packet of FOLDER (by default of the shared data,
 or generated ones) through ``pgb run``, and then looks with the plain client libraries what is
 there: objects, rows, messages, each once. It does it all again, and nothing may have changed.
+Where Google's Pub/Sub emulator is missing, or with ``--ours``, ``pgb pubsub serve`` takes its place.
 """
 
 import importlib
@@ -43,19 +44,27 @@ def modules() -> list[Any]:
 def what_is_missing() -> str:
     """Say why nothing can be proved here; empty if it can."""
     try:
-        return "; ".join(filter(None, (module.what_is_missing() for module in modules())))
+        _, *needed = modules()
+        return "; ".join(filter(None, (module.what_is_missing() for module in needed)))
     except ImportError as error:
         return f"{error}: pip install '.[gcp]'"
 
 
 @contextmanager
-def emulators(folder: Path) -> Iterator[dict[str, str]]:
+def emulators(folder: Path, *, ours: bool = False) -> Iterator[dict[str, str]]:
     """Yield the variables under which everyone reaches the three emulators."""
     pubsub, storage, bigquery = modules()
     with ExitStack() as stack:
-        queue = stack.enter_context(pubsub.running())
+        ours = ours or bool(pubsub.what_is_missing())
+        if ours:
+            from pubsub_ours import running
+
+            queue = stack.enter_context(running(folder / "pubsub")).address
+        else:
+            queue = stack.enter_context(pubsub.running())
         store = stack.enter_context(storage.running())
         warehouse = stack.enter_context(bigquery.running(folder / "bigquery", store))
+        print(f"Pub/Sub: {'pgb pubsub serve' if ours else 'emulator'} at {queue}", flush=True)
         yield {
             "GOOGLE_CLOUD_PROJECT": _PROJECT,
             "PUBSUB_EMULATOR_HOST": queue,
@@ -252,8 +261,10 @@ def main() -> int:
     if missing := what_is_missing():
         print(f"nothing was proved about Google Cloud: {missing}")
         return 0
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _SHARED
-    with tempfile.TemporaryDirectory() as place, emulators(Path(place)) as variables:
+    ours = "--ours" in sys.argv
+    named = [argument for argument in sys.argv[1:] if argument != "--ours"]
+    folder = Path(named[0]) if named else _SHARED
+    with tempfile.TemporaryDirectory() as place, emulators(Path(place), ours=ours) as variables:
         os.environ.update(variables, PGB_HOME=f"{place}/home", PGB_FETCH_MODELS="never")
         failures = prove(packets_of(folder))
     print("nothing was lost, nothing doubled" if not failures else f"{failures} do not hold")
