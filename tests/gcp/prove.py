@@ -4,7 +4,7 @@
 BigQuery, sets an instance up, sends every ZTF packet of FOLDER (by default of the shared data,
 or generated ones) through ``pgb run``, and then looks with the plain client libraries what is
 there: objects, rows, messages, each once. It does it all again, and nothing may have changed.
-Where Google's Pub/Sub emulator is missing, or with ``--ours``, ``pgb pubsub serve`` takes its place.
+Where Google's Pub/Sub emulator is missing, or with ``--ours``, ``pgb pubsub serve`` stands in.
 """
 
 import importlib
