@@ -13,6 +13,8 @@ from broker.errors import BrokerError, NotFoundError
 
 _NO_LONGER_LISTED = "no longer in the list of resources"
 
+_DONE = {"create": "made", "change": "changed"}
+
 State = Literal["create", "exists", "change", "differs", "left out"]
 Fate = Literal["remove", "absent", "not ours", "left out"]
 
@@ -178,8 +180,8 @@ def apply(steps: Sequence[Step], target: Target, on_step: Callable[[Step], None]
             _do(step, adapter)
         except BrokerError as error:
             raise type(error)(
-                f"{step.resource} could not be made: {error}. What was made stays; the same"
-                " command again goes on from here"
+                f"{step.resource} could not be {_DONE[step.state]}: {error}. What was made stays;"
+                " the same command again goes on from here"
             ) from error
         on_step(step)
 
