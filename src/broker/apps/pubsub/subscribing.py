@@ -132,9 +132,12 @@ class Subscribing:
     def acknowledge(self, request: Message) -> Message:
         """Never deliver these messages again."""
         path = self.existing(request.subscription)
-        stale = self._answer(path.name, request.ack_ids, self._desk.acknowledge)
+        exact = self._is_exact(path.name)
+        stale = _answer(
+            request.ack_ids, lambda ids: self._desk.acknowledge(path.name, ids, exact=exact)
+        )
         self._holders.settle(path.name, request.ack_ids)
-        self._refuse(path.name, stale)
+        _refuse(stale)
         return protocol.Empty()
 
     def modify_ack_deadline(self, request: Message) -> Message:
@@ -153,13 +156,14 @@ class Subscribing:
         """
         if not 0 <= seconds <= _MOST_DEADLINE_S:
             raise invalid(f"an acknowledgement deadline is 0 to 600 s, not {seconds}")
-        stale = self._answer(name, ack_ids, lambda it, ids: self._desk.extend(it, ids, seconds))
+        exact = self._is_exact(name)
+        stale = _answer(ack_ids, lambda ids: self._desk.extend(name, ids, seconds, exact=exact))
         if seconds:
             self._holders.extend(name, ack_ids, seconds)
         else:
             self._holders.settle(name, ack_ids)
             self._bell.ring(of_subscription(name))
-        self._refuse(name, stale)
+        _refuse(stale)
 
     def create_snapshot(self, request: Message) -> Message:
         """Remember what a subscription has not acknowledged."""
@@ -233,28 +237,8 @@ class Subscribing:
                 return found
             self._bell.wait(heard, min(left_s, _CHECK_S), *bells)
 
-    def _answer(
-        self,
-        name: str,
-        ack_ids: Sequence[str],
-        act: Callable[[str, Sequence[str]], list[str]],
-    ) -> list[str]:
-        if not ack_ids:
-            raise invalid("a request names at least one acknowledgement id")
-        try:
-            return act(name, ack_ids)
-        except RefusedError as error:
-            raise invalid(str(error)) from error
-
-    def _refuse(self, name: str, stale: Sequence[str]) -> None:
-        """Tell an exact subscription's client which leases were over."""
-        if stale and self.settings_of(name).enable_exactly_once_delivery:
-            raise Refusal(
-                Code.FAILED_PRECONDITION,
-                "some leases are over",
-                "EXACTLY_ONCE_ACKID_FAILURE",
-                dict.fromkeys(stale, "PERMANENT_FAILURE_INVALID_ACK_ID"),
-            )
+    def _is_exact(self, name: str) -> bool:
+        return bool(self.settings_of(name).enable_exactly_once_delivery)
 
     def existing(self, text: str) -> Path:
         """Take the path of a subscription apart.
@@ -301,3 +285,23 @@ class Subscribing:
         found.name = str(path)
         found.expire_time.FromNanoseconds(int((known.created_s + 7 * _DAY_S) * 1e9))
         return found
+
+
+def _answer(ack_ids: Sequence[str], act: Callable[[Sequence[str]], list[str]]) -> list[str]:
+    if not ack_ids:
+        raise invalid("a request names at least one acknowledgement id")
+    try:
+        return act(ack_ids)
+    except RefusedError as error:
+        raise invalid(str(error)) from error
+
+
+def _refuse(stale: Sequence[str]) -> None:
+    """Tell an exact subscription's client which leases were over."""
+    if stale:
+        raise Refusal(
+            Code.FAILED_PRECONDITION,
+            "some leases are over",
+            "EXACTLY_ONCE_ACKID_FAILURE",
+            dict.fromkeys(stale, "PERMANENT_FAILURE_INVALID_ACK_ID"),
+        )

@@ -7,12 +7,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import ceil
+from typing import Protocol
 
 from broker.connectors.streams import ordering
-from broker.connectors.streams.local import LocalStream
 from broker.connectors.streams.rules import RuleBook, Rules
 from broker.connectors.streams.segment import SegmentLog
-from broker.connectors.streams.subscriptions import Lease, Position, Subscription, leases_of
+from broker.connectors.streams.subscriptions import (
+    Lease,
+    Position,
+    Subscription,
+    Subscriptions,
+    cursors,
+    leases_of,
+    place,
+)
 from broker.errors import BrokerError, NotFoundError, RefusedError
 from broker.ports import Delivery
 
@@ -41,23 +49,54 @@ Bury = Callable[[str, Subscription, Sequence[Delivery]], None]
 """Publishes dead letters, given their topic and the subscription that gave them up."""
 
 
+Scan = Callable[[dict[str, Position], int], tuple[list[Position], dict[str, Position]]]
+"""Given cursors and how many are wanted: messages that are new, and the cursors after them."""
+
+
+class Topics(Protocol):
+    """The topics whose messages are handed out."""
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Who has read what."""
+        ...
+
+    def log(self, topic: str) -> SegmentLog:
+        """Return a topic's log."""
+        ...
+
+    def look(self, subscription: Subscription) -> Scan:
+        """Return what finds the messages that a subscription has not seen."""
+        ...
+
+    def deliver(self, topic: str, leases: Sequence[Lease]) -> list[Delivery]:
+        """Read the messages of leases."""
+        ...
+
+    def subscribe(
+        self, topic: str, name: str, *, attribute_filter: str = "", ack_deadline_s: float = 60
+    ) -> None:
+        """Make a subscription, from the oldest message on."""
+        ...
+
+
 class Desk:
     """Subscriptions of a home with all that they may ask for.
 
     Parameters
     ----------
-    stream : LocalStream
+    stream : Topics
         The topics.
-    bury : callable
-        Publishes dead letters.
+    bury : callable, optional
+        Publishes dead letters; without it they stay, and are not delivered.
     now : callable
         The clock.
     """
 
     def __init__(
         self,
-        stream: LocalStream,
-        bury: Bury,
+        stream: Topics,
+        bury: Bury | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._stream = stream
@@ -152,8 +191,22 @@ class Desk:
                 return self._bury_all(found, rules, dead)
         return 0
 
-    def acknowledge(self, name: str, ack_ids: Sequence[str]) -> list[str]:
-        """Never deliver these again; return the ids whose lease is over.
+    def acknowledge(self, name: str, ack_ids: Sequence[str], *, exact: bool = False) -> list[str]:
+        """Never deliver these again; what was leased again meanwhile is done as well.
+
+        Parameters
+        ----------
+        name : str
+            The subscription.
+        ack_ids : sequence of str
+            As they were delivered.
+        exact : bool
+            Whether a lease that is over counts for nothing.
+
+        Returns
+        -------
+        list of str
+            The ids that counted for nothing.
 
         Raises
         ------
@@ -163,7 +216,7 @@ class Desk:
         leases = list(leases_of(ack_ids))
         ordered = self.rules.get(name).ordered
         with self._book.transaction() as db:
-            stale = self._stale(db, name, leases)
+            stale = self._stale(db, name, leases) if exact else set()
             positions = {lease.position for lease in leases if lease.ack_id not in stale}
             if ordered:
                 ordering.acknowledge(db, name, positions)
@@ -171,18 +224,23 @@ class Desk:
                 _delete(db, name, positions)
         return [ack_id for ack_id in ack_ids if ack_id in stale]
 
-    def extend(self, name: str, ack_ids: Sequence[str], seconds: float) -> list[str]:
+    def extend(
+        self, name: str, ack_ids: Sequence[str], seconds: float, *, exact: bool = False
+    ) -> list[str]:
         """Let leases last `seconds` from now; 0 gives messages back.
 
-        Returns
-        -------
-        list of str
-            The ids whose lease is over.
+        A lease that is over does not take the message from who has it now. Parameters and
+        result are as those of `acknowledge`.
+
+        Raises
+        ------
+        RefusedError
+            If a text is no acknowledgement id.
         """
         leases = list(leases_of(ack_ids))
         deadline_s = self._now().timestamp() + seconds
         with self._book.transaction() as db:
-            stale = self._stale(db, name, leases)
+            stale = self._stale(db, name, leases) if exact else set()
             db.executemany(
                 f"UPDATE lease SET deadline_s = ? {_OF_LEASE} AND attempt = ?",  # noqa: S608
                 [(deadline_s, name, *it.position.columns, it.attempt) for it in leases],
@@ -249,12 +307,15 @@ class Desk:
     ) -> tuple[list[Lease], list[Lease]]:
         """Take out the dead letters, and hold them while they are published."""
         dead = [lease for lease in waiting if rules.is_dead(lease.attempt)]
+        alive = [lease for lease in waiting if not rules.is_dead(lease.attempt)]
+        if self._bury is None:
+            return alive, []
         until_s = self._now().timestamp() + _BURIAL_S
         db.executemany(
             f"UPDATE lease SET deadline_s = ? {_OF_LEASE}",  # noqa: S608
             [(until_s, name, *lease.position.columns) for lease in dead],
         )
-        return [lease for lease in waiting if not rules.is_dead(lease.attempt)], dead
+        return alive, dead
 
     def _new(
         self,
@@ -294,7 +355,7 @@ class Desk:
         return [(keys[row] or "") if keys else "" for keys, row in zip(found, rows, strict=True)]
 
     def _bury_all(self, found: Subscription, rules: Rules, dead: list[Lease]) -> int:
-        if not dead:
+        if not dead or self._bury is None:
             return 0
         try:
             self._bury(rules.dead_letter_topic, found, self._stream.deliver(found.topic, dead))
@@ -350,20 +411,6 @@ def from_time(log: SegmentLog, time_s: float, start: dict[str, Position]) -> dic
                 break
             found[worker] = Position(worker, frame.number + 1, 0)
     return found
-
-
-def cursors(db: sqlite3.Connection, name: str) -> dict[str, Position]:
-    """Return how far a subscription has read each worker's messages."""
-    rows = db.execute("SELECT worker, batch, row FROM cursor WHERE subscription = ?", (name,))
-    return {worker: Position(worker, batch, row) for worker, batch, row in rows}
-
-
-def place(db: sqlite3.Connection, name: str, found: dict[str, Position]) -> None:
-    """Note how far a subscription has read."""
-    db.executemany(
-        "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
-        [(name, *position.columns) for position in found.values()],
-    )
 
 
 def _fit(deliveries: Sequence[Delivery], size: int, most: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 
 from broker.connectors.disk import disk_errors
 from broker.connectors.streams.attribute_filter import AttributeFilter
+from broker.connectors.streams.desk import Ask, Desk
 from broker.connectors.streams.frame import Frame
 from broker.connectors.streams.segment import Partition, SegmentLog
 from broker.connectors.streams.subscriptions import (
@@ -27,6 +28,8 @@ from broker.ports import BatchKey, Delivery, Messages, TopicInfo
 
 # Most batches of a worker that one transaction of a pull looks through for matches.
 _BATCHES_A_LOOK = 64
+# A pull of the `Stream` counts messages, not bytes.
+_ANY_BYTES = 2**62
 # How a kept reference starts; neither Avro nor JSON does.
 _REFERENCE = b"\x00ref\x00"
 _NAME = re.compile(r"[A-Za-z0-9][\w.~+%-]*")
@@ -70,6 +73,7 @@ class LocalStream:
         self._sync = sync
         self._logs: dict[str, SegmentLog] = {}
         self._subscriptions = Subscriptions(root / "subscriptions.sqlite")
+        self._desk = Desk(self, now=now)
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -143,23 +147,16 @@ class LocalStream:
         self._subscriptions.create(Subscription(name, topic, attribute_filter, ack_deadline_s))
 
     def pull(self, subscription: str, max_messages: int) -> list[Delivery]:
-        """Lease up to `max_messages`, those whose lease expired first.
+        """Lease up to `max_messages`, those whose lease expired first, under `Rules` if it has any.
+
+        What has become a dead letter is not delivered; it waits for one who publishes it.
 
         Raises
         ------
         NotFoundError
             If there is no such subscription.
         """
-        found = self._subscriptions.get(subscription)
-        look = self.look(found)
-        leases: list[Lease] = []
-        more = True
-        while more and len(leases) < max_messages:
-            got, more = self._subscriptions.lease(
-                found, self._now().timestamp(), max_messages - len(leases), look
-            )
-            leases += got
-        return self.deliver(found.topic, leases)
+        return self._desk.pull(subscription, Ask(max_messages, _ANY_BYTES))
 
     def look(self, subscription: Subscription) -> "Look":
         """Return what finds the messages that a subscription has not seen."""
@@ -221,11 +218,11 @@ class LocalStream:
 
     def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """Never deliver these again."""
-        self._subscriptions.acknowledge(subscription, ack_ids)
+        self._desk.acknowledge(subscription, ack_ids)
 
     def release(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """Deliver these again now."""
-        self._subscriptions.release(subscription, ack_ids)
+        self._desk.extend(subscription, ack_ids, 0)
 
     def close(self) -> None:
         """Let go of the logs and the subscriptions; all is flushed already."""

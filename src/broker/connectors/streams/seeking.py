@@ -4,8 +4,9 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.connectors.streams.desk import from_time, place
+from broker.connectors.streams.desk import from_time
 from broker.connectors.streams.local import LocalStream
+from broker.connectors.streams.subscriptions import place
 from broker.errors import NotFoundError, RefusedError
 
 _SCHEMA = """

@@ -5,7 +5,7 @@ Several processes share the file; each change is one short transaction.
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,6 @@ class Lease:
         return f"{self.message_id}-{self.attempt}"
 
 
-# Given the cursors and how many are wanted: messages that are new, and the cursors after them.
-Scan = Callable[[dict[str, Position], int], tuple[list[Position], dict[str, Position]]]
-
-
 class Subscriptions:
     """The subscriptions of one home.
 
@@ -139,56 +135,11 @@ class Subscriptions:
 
     def pending(self, name: str) -> tuple[dict[str, Position], int]:
         """Return the cursors and how many messages are leased."""
-        with self.transaction():
-            (leased,) = self._db.execute(
+        with self.transaction() as db:
+            (leased,) = db.execute(
                 "SELECT count(*) FROM lease WHERE subscription = ?", (name,)
             ).fetchone()
-            return self._cursors(name), leased
-
-    def lease(
-        self, subscription: Subscription, now_s: float, count: int, scan: Scan
-    ) -> tuple[list[Lease], bool]:
-        """Lease expired messages, then new ones.
-
-        Returns
-        -------
-        tuple
-            The leases, and whether `scan` moved a cursor, so that there may be more.
-        """
-        name, deadline = subscription.name, now_s + subscription.ack_deadline_s
-        with self.transaction():
-            leases = self._expired(name, now_s, count)
-            before = self._cursors(name)
-            positions, after = scan(before, count - len(leases))
-            leases += [Lease(position, 1) for position in positions]
-            self._db.executemany(
-                "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)",
-                [(name, *it.position.columns, deadline, it.attempt) for it in leases],
-            )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
-                [(name, *position.columns) for position in after.values()],
-            )
-        return leases, after != before
-
-    def acknowledge(self, name: str, ack_ids: Sequence[str]) -> None:
-        """Forget leases; a message that was leased again meanwhile is done as well."""
-        keys = [(name, *found.position.columns) for found in leases_of(ack_ids)]
-        with self.transaction():
-            self._db.executemany(
-                "DELETE FROM lease WHERE subscription = ? AND worker = ? AND batch = ? AND row = ?",
-                keys,
-            )
-
-    def release(self, name: str, ack_ids: Sequence[str]) -> None:
-        """Let leases expire now, unless the message was leased again meanwhile."""
-        keys = [(name, *found.position.columns, found.attempt) for found in leases_of(ack_ids)]
-        with self.transaction():
-            self._db.executemany(
-                "UPDATE lease SET deadline_s = 0 WHERE subscription = ? AND worker = ? "
-                "AND batch = ? AND row = ? AND attempt = ?",
-                keys,
-            )
+            return cursors(db, name), leased
 
     def close(self) -> None:
         """Let go of the file."""
@@ -212,20 +163,6 @@ class Subscriptions:
                 raise
             self._db.execute("COMMIT")
 
-    def _expired(self, name: str, now_s: float, count: int) -> list[Lease]:
-        rows = self._db.execute(
-            "SELECT worker, batch, row, attempt FROM lease "
-            "WHERE subscription = ? AND deadline_s <= ? ORDER BY batch, row, worker LIMIT ?",
-            (name, now_s, count),
-        )
-        return [Lease(Position(*position), attempt + 1) for *position, attempt in rows]
-
-    def _cursors(self, name: str) -> dict[str, Position]:
-        rows = self._db.execute(
-            "SELECT worker, batch, row FROM cursor WHERE subscription = ?", (name,)
-        )
-        return {worker: Position(worker, batch, row) for worker, batch, row in rows}
-
 
 @contextmanager
 def _sqlite_errors(path: Path) -> Iterator[None]:
@@ -233,6 +170,20 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise TransientError(f"{path} cannot be used now: {error}") from error
+
+
+def cursors(db: sqlite3.Connection, name: str) -> dict[str, Position]:
+    """Return how far a subscription has read each worker's messages."""
+    rows = db.execute("SELECT worker, batch, row FROM cursor WHERE subscription = ?", (name,))
+    return {worker: Position(worker, batch, row) for worker, batch, row in rows}
+
+
+def place(db: sqlite3.Connection, name: str, found: dict[str, Position]) -> None:
+    """Note how far a subscription has read."""
+    db.executemany(
+        "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
+        [(name, *position.columns) for position in found.values()],
+    )
 
 
 def leases_of(ack_ids: Sequence[str]) -> Iterator[Lease]:
