@@ -9,14 +9,17 @@ from typing import Any
 import click
 import orjson
 
+from broker.apps.cli._models import tell_stand_ins
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table
+from broker.apps.simulator.models import SimulationBroker
 from broker.errors import UsageError
 from broker.wiring import Broker
 
 _SECONDS_A_MINUTE = 60.0
 _DIGITS = tuple("0123456789.")
-_MODELS = click.Choice(["auto", "salt2", "toy", "parametric"])
+_AUTO = "auto"
+_MODELS = click.Choice([_AUTO, "salt2", "toy", "parametric"])
 
 
 class _Amount(click.ParamType[tuple[float, str]]):
@@ -80,7 +83,9 @@ def night(
     """Write the packets of simulated nights, and their truth as Parquet beside them."""
     from broker.apps.simulator.writing import simulate_nights
 
-    broker = Broker(settings_of(**flags))
+    broker = SimulationBroker(settings_of(**flags))
+    if model == _AUTO:
+        tell_stand_ins(broker)
     wanted = (_night(first), nights, alerts)
     made = simulate_nights(broker, wanted, seed=seed, mix=mix, model=model)
     if pictures:
@@ -150,7 +155,9 @@ def load(
         return
     if name not in known:
         raise UsageError(f"there is no load {name!r}; there are: {', '.join(known)}")
-    home = settings_of(**flags).home_path
+    settings = settings_of(survey=known[name].survey, **flags)
+    tell_stand_ins(SimulationBroker(settings))
+    home = settings.home_path
     home.mkdir(parents=True, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="load-", dir=home)
     try:
@@ -189,7 +196,7 @@ def _show_load(made: Any) -> None:
 @click.option("--nack", is_flag=True, help="Leave the alerts in the reservoir.")
 @click.option("--wait", is_flag=True, help="Wait at an empty reservoir instead of stopping.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@options("survey", "testid", "home", "json")
+@options("survey", "testid", "home", "bus", "json")
 def stream(
     rate: str,
     runtime: tuple[float, str] | None,

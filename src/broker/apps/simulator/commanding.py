@@ -30,7 +30,8 @@ def stream_summary(
     UsageError
         If an argument is wrong.
     """
-    broker = Broker(replace(settings, worker=_WORKER))
+    # The reservoir is the production instance's, whose packets a home may keep beside a bus.
+    broker = Broker(replace(settings, worker=_WORKER, testid=""))
     try:
         summary = publish_stream(
             rate,

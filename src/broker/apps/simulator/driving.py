@@ -58,7 +58,8 @@ def drive(profile: Profile, seconds: float, home: Path, seed: int = 1) -> LoadRe
 
 
 def _broker(profile: Profile, home: Path) -> TimedBroker:
-    return TimedBroker(load_settings(home=str(home), survey=profile.survey), Record())
+    settings = load_settings(home=str(home), survey=profile.survey, bus="", files="", tables="")
+    return TimedBroker(settings, Record())
 
 
 def _stage(broker: TimedBroker) -> Salt2Stage | None:

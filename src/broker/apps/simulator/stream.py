@@ -282,7 +282,7 @@ def _opened(stream: Stream | None, worker: str) -> Iterator[Stream]:
     if stream is not None:
         yield stream
         return
-    own = Broker(load_settings(worker=worker)).bus
+    own = Broker(load_settings(worker=worker, testid="")).bus
     try:
         yield own
     finally:
