@@ -5,7 +5,6 @@ from itertools import islice
 
 import polars as pl
 
-from broker.connectors.sources.files import ORIGIN_SCHEMA
 from broker.ports import SourceBatch
 
 
@@ -33,17 +32,15 @@ class GeneratedSource:
             self._next += len(payloads)
 
     def _origins(self, size: int) -> pl.DataFrame:
-        numbers = range(self._next, self._next + size)
+        numbers = pl.int_range(self._next, self._next + size, eager=True)
+        place = numbers.to_frame("n").select(pl.format("generated packet {}", "n")).to_series()
         known = self._topic is not None
-        return pl.DataFrame(
-            {
-                "topic": [self._topic] * size,
-                "partition": [0 if known else None] * size,
-                "offset": numbers if known else [None] * size,
-                "timestamp_ms": [None] * size,
-                "place": [f"generated packet {number}" for number in numbers],
-            },
-            schema=ORIGIN_SCHEMA,
+        return pl.DataFrame({"place": place}).select(
+            topic=pl.lit(self._topic, pl.String),
+            partition=pl.lit(0 if known else None, pl.Int32),
+            offset=numbers if known else pl.lit(None, pl.Int64),
+            timestamp_ms=pl.lit(None, pl.Int64),
+            place="place",
         )
 
     def commit(self, batch: SourceBatch) -> None:

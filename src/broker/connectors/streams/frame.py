@@ -32,6 +32,8 @@ _LENGTH = struct.Struct("<I")
 HEADER_SIZE = _FIELDS.size + _CRC.size
 TRAILER = struct.Struct("<Q")
 _INDEX_ITEM = 8
+Bytes = bytes | memoryview
+
 _COMPARED = 64
 """Bytes at the end of a prefix that a payload is held against; a sync marker has 16."""
 
@@ -94,7 +96,7 @@ class Body:
     attributes: bytes
     prefixes: bytes
     index: bytes
-    tails: list[memoryview]
+    tails: list[Bytes]
     new_prefixes: list[bytes]
 
     @property
@@ -115,9 +117,7 @@ def encode(messages: Messages, known: dict[bytes, int]) -> Body:
     if messages.attributes.width and messages.attributes.height != count:
         raise UsageError(f"{count} payloads have {messages.attributes.height} rows of attributes")
     numbers, new = _number_prefixes(messages, known)
-    tails = [memoryview(payload) for payload in messages.payloads]
-    if messages.prefix_index is not None:
-        _strip(messages, tails)
+    tails = _tails(messages)
     sizes = np.fromiter(map(len, tails), dtype="<u4", count=count)
     index = numbers.astype("<i4").tobytes() + sizes.tobytes()
     prefixes = b"".join(_LENGTH.pack(len(prefix)) + prefix for prefix in new)
@@ -140,17 +140,18 @@ def _number_prefixes(
     return table[messages.prefix_index], new
 
 
-def _strip(messages: Messages, tails: list[memoryview]) -> None:
+def _tails(messages: Messages) -> list[Bytes]:
     """Take the prefixes off; whoever names a prefix has compared it, so its end tells enough."""
-    assert messages.prefix_index is not None  # noqa: S101
-    ends = [(len(prefix), prefix[-_COMPARED:]) for prefix in messages.prefixes]
-    for i, which in enumerate(messages.prefix_index.tolist()):
-        if which < 0:
-            continue
-        size, end = ends[which]
-        if tails[i][max(size - _COMPARED, 0) : size] != end:
-            raise UsageError(f"payload {i} does not start with prefix {which}")
-        tails[i] = tails[i][size:]
+    if messages.prefix_index is None:
+        return list(messages.payloads)
+    ends = [(len(prefix), prefix[-_COMPARED:]) for prefix in (*messages.prefixes, b"")]
+    tails: list[Bytes] = []
+    for payload, which in zip(messages.payloads, messages.prefix_index.tolist(), strict=True):
+        (size, end), view = ends[which], memoryview(payload)
+        if view[max(size - _COMPARED, 0) : size] != end:
+            raise UsageError(f"payload {len(tails)} does not start with prefix {which}")
+        tails.append(view[size:])
+    return tails
 
 
 def _columns_to_bytes(attributes: pl.DataFrame) -> bytes:

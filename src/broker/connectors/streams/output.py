@@ -14,7 +14,7 @@ from pathlib import Path
 import xxhash
 
 from broker.connectors.disk import flush
-from broker.connectors.streams.frame import TRAILER
+from broker.connectors.streams.frame import TRAILER, Bytes
 
 # Memory, places and lengths of direct writes are multiples of a page; every disk's block fits.
 _ALIGN = mmap.PAGESIZE
@@ -46,7 +46,7 @@ class Output:
     def _scratch(self) -> memoryview:
         return memoryview(mmap.mmap(-1, _PIECE + _ALIGN))
 
-    def put(self, offset: int, size: int, parts: Iterable[memoryview]) -> None:
+    def put(self, offset: int, size: int, parts: Iterable[Bytes]) -> None:
         """Write `size` bytes in parts from `offset` on, and their checksum.
 
         The file never grows beyond what is written, and only forwards.
@@ -114,7 +114,7 @@ def _open_direct(path: Path) -> int:
         return -1
 
 
-def _pour(parts: Iterable[memoryview], scratch: memoryview, fill: int) -> Iterator[int]:
+def _pour(parts: Iterable[Bytes], scratch: memoryview, fill: int) -> Iterator[int]:
     """Copy parts after the first `fill` bytes; tell where they end when full, and at last."""
     for part in parts:
         while len(part) > len(scratch) - fill:

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from broker.connectors.streams.frame import (
     HEADER_SIZE,
     TRAILER,
     Body,
+    Bytes,
     Frame,
     columns_from_bytes,
     encode,
@@ -414,11 +416,9 @@ def _take_lock(folder: Path) -> int:
     return descriptor
 
 
-def _parts(frame: Frame, body: Body) -> Iterator[memoryview]:
+def _parts(frame: Frame, body: Body) -> Iterator[Bytes]:
     """Iterate over all of a frame but its checksum."""
-    for part in (frame.header(), body.attributes, body.prefixes, body.index):
-        yield memoryview(part)
-    yield from body.tails
+    return chain((frame.header(), body.attributes, body.prefixes, body.index), body.tails)
 
 
 def _read(path: Path, at: int, size: int) -> bytes:
