@@ -16,8 +16,11 @@ from click.testing import CliRunner, Result
 
 from broker.apps.cli.setup import command as setup_command
 from broker.apps.cli.teardown import command as teardown_command
+from broker.apps.cloud.registry import Context, registry
+from broker.apps.cloud.topics import SubscriptionAdapter, TopicAdapter
 from broker.connectors.gcp.clients import Cloud
 from broker.errors import ConfigError, TransientError
+from broker.instance import Instance
 from gcp import bigquery_emulator, pubsub_emulator, storage_emulator
 
 _MISSING = [it.what_is_missing() for it in (pubsub_emulator, storage_emulator, bigquery_emulator)]
@@ -250,6 +253,34 @@ class TestProject:
 
         assert "no emulator" in done.stdout
         assert "dashboard broker-instance-lsst-mytest" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["topic", "subscription"])
+def test_what_others_made_is_adopted(our_address: str, kind: str):
+    """On our server, whose labels can be changed: it gets the label and the right settings."""
+    cloud = Cloud("a-project", pubsub=our_address)
+    instance = Instance("ztf", f"t{next(_NUMBERS)}")
+    listed = {it.stub: it for it in registry(Context(instance)) if it.kind == kind}
+    topic = f"projects/a-project/topics/{instance.name('alerts')}"
+    cloud.publisher.create_topic(name=topic)
+    resource = listed["alerts" if kind == "topic" else "alerts-counter"]
+    if kind == "subscription":
+        path = f"projects/a-project/subscriptions/{resource.name}"
+        cloud.subscriber.create_subscription(name=path, topic=topic)
+    adapter = {"topic": TopicAdapter, "subscription": SubscriptionAdapter}[kind](cloud, "label")
+    before = adapter.find(resource)
+
+    adapter.adopt(resource)
+    adapter.change(resource, ["retention_s"])
+
+    after = adapter.find(resource)
+    assert before is not None
+    assert after is not None
+    assert (before.ours, after.ours) == (False, True)
+    assert after.settings["retention_s"] == adapter.wanted(resource)["retention_s"]
+    assert list(adapter.labelled()) == [resource.name]
+    adapter.delete(resource)
+    assert adapter.find(resource) is None
 
 
 def test_an_emulator_that_is_away_is_named(tmp_path: Path):

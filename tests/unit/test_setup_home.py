@@ -1,6 +1,9 @@
 """``pgb setup`` and ``pgb teardown`` on a home."""
 
 import json
+import os
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -105,6 +108,22 @@ def test_off_a_terminal_nobody_is_asked(tmp_path: Path, run: object):
     assert isinstance(done.exception, UsageError)
     assert "--yes" in str(done.exception)
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(("answer", "made"), [(b"\n", False), (b"y\n", True)])
+def test_on_a_terminal_the_default_is_no(tmp_path: Path, answer: bytes, made: bool):
+    """A person has to say yes."""
+    terminal, end = os.openpty()
+    os.write(terminal, answer)
+    words = ["setup", *INSTANCE, "--home", str(tmp_path)]
+    code = f"import sys; from broker.apps.cli import cli; cli({words})"
+
+    done = subprocess.run([sys.executable, "-c", code], stdin=end, capture_output=True, text=True)
+
+    os.close(terminal)
+    os.close(end)
+    assert (done.returncode, (tmp_path / "streams").exists()) == (0, made), done.stderr
+    assert "[y/N]" in done.stderr
 
 
 def test_setup_goes_on_where_it_was_stopped(tmp_path: Path):
@@ -228,6 +247,20 @@ def test_teardown_waits_for_no_worker(used: Path):
     assert isinstance(done.exception, UsageError)
     assert "at work" in str(done.exception)
     assert "ztf-alerts-mytest" in names(used)
+
+
+def test_a_plan_of_a_teardown_waits_for_nobody(used: Path):
+    """It only looks."""
+    broker = Broker(Settings(home=str(used), survey="ztf", testid="mytest"))
+    with broker.working():
+        assert teardown(used, *INSTANCE, "--dry-run").exit_code == 0
+
+
+def test_setup_says_what_to_do_next(tmp_path: Path):
+    """With the same instance and home."""
+    done = setup(tmp_path, *INSTANCE, "--yes")
+
+    assert f"pgb run PLACE --survey ztf --testid mytest --home {tmp_path}" in done.stderr
 
 
 def test_a_worker_of_another_instance_is_no_matter(used: Path):

@@ -54,6 +54,18 @@ def _apply(steps: Sequence[Step], instance: Opened, *, yes: bool) -> None:
     number, is_new = _upload(instance)
     words = "uploaded" if is_new else "already there"
     click.echo(f"broker files: version {number} {words}", err=True)
+    click.echo(f"take in alerts: {_next(instance)}", err=True)
+
+
+def _next(instance: Opened) -> str:
+    """Spell the command that uses what was made."""
+    made, settings = instance.context.instance, instance.settings
+    words = ["pgb run PLACE", f"--survey {made.survey}"]
+    words += [f"--testid {made.testid}"] if made.testid else []
+    if not instance.context.project:
+        return " ".join([*words, f"--home {settings.home_path}"])
+    places = [f"--{name} {getattr(settings, name)}" for name in ("bus", "files", "tables")]
+    return " ".join([*words, *places])
 
 
 def _upload(instance: Opened) -> tuple[int, bool]:

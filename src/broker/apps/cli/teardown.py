@@ -36,7 +36,7 @@ def command(dry_run: bool, yes: bool, as_json: bool, **flags: Any) -> None:
             "this is the production instance, which is never torn down: give the --testid of a"
             " test instance"
         )
-    with _at_rest(instance):
+    with nullcontext() if dry_run else _at_rest(instance):
         removals = plan_removal(instance.resources, instance.target)
         if not as_json:
             _show(removals, instance)
