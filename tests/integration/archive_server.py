@@ -78,7 +78,9 @@ def _handler(served: ArchiveServer) -> type[BaseHTTPRequestHandler]:
             same = self.headers.get("If-Range") == version
             start = int(wanted[6:-1]) if wanted and served.ranges and same else 0
             if start > len(data) or (start and start == len(data)):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(data)}")
+                self.end_headers()
                 return
             self.send_response(206 if start else 200)
             if start:

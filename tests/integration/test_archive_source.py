@@ -106,6 +106,22 @@ def test_a_stopped_download_goes_on_with_the_next_run(archive, tmp_path, night):
     assert archive.tarballs_asked() == [None, "bytes=100000-"]
 
 
+@pytest.mark.parametrize(("cut", "asked"), [(0, 1), (-9, 2)])
+def test_a_whole_download_that_was_not_renamed(archive, tmp_path, night, cut, asked):
+    """Is not fetched again; if it has too many bytes, it is."""
+    steps = source(archive, tmp_path / "c")
+    archive.breaks = [100_000]
+    part = steps.fetch()
+    next(part)
+    part.close()
+    data = (archive.folder / NAME).read_bytes()
+    steps.download.partial.write_bytes(data + b"?" * -cut)
+    archive.asked.clear()
+
+    assert packets(source(archive, tmp_path / "c")) == sorted(night.values())
+    assert len(archive.tarballs_asked()) == asked
+
+
 def test_another_file_on_the_server_is_begun_anew(archive, tmp_path, night):
     """Halves of two versions would make no tarball."""
     archive.breaks = [100_000]

@@ -40,6 +40,10 @@ _KINDS: Mapping[int, type[ServiceError]] = {
 }
 
 
+class _WholeError(Exception):
+    """Nothing is left to fetch: a process ended between the last byte and the renaming."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """How far a download is: bytes that are here, and bytes of all if that is known."""
@@ -117,6 +121,8 @@ class Download:
             before = self._size()
             try:
                 yield from self._one_try(before)
+            except _WholeError:
+                return
             except TransientError:
                 failures = 1 if self._size() > before else failures + 1
                 if failures >= self.tries:
@@ -154,8 +160,10 @@ class Download:
         else:
             self._mark.unlink(missing_ok=True)
 
-    def _forget(self, code: int) -> None:
-        if code == _RANGE_NOT_SATISFIABLE:
+    def _forget(self, error: HTTPError) -> None:
+        if error.code == _RANGE_NOT_SATISFIABLE:
+            if error.headers.get("Content-Range") == f"bytes */{self._size()}":
+                raise _WholeError
             self.partial.unlink(missing_ok=True)
 
     def _look_for_room(self, start: int, total: int | None) -> None:
@@ -213,7 +221,7 @@ def read_text(url: str, timeout_s: float = 30.0) -> str:
 
 @contextmanager
 def _answer(
-    request: Request, timeout_s: float, on_error: Callable[[int], None] = lambda _: None
+    request: Request, timeout_s: float, on_error: Callable[[HTTPError], None] = lambda _: None
 ) -> Iterator["http.client.HTTPResponse"]:
     """Open a URL; errors of the way there become ours, those of a disk do not."""
     url = request.full_url
@@ -221,7 +229,7 @@ def _answer(
         answer = urlopen(request, timeout=timeout_s)  # noqa: S310 - as above
     except HTTPError as error:
         with error:
-            on_error(error.code)
+            on_error(error)
             kind = _KINDS.get(error.code, TransientError if error.code >= 500 else RefusedError)
             raise kind(f"{url}: the server answers {error.code} {error.reason}") from error
     except (URLError, OSError, http.client.HTTPException) as error:
