@@ -228,7 +228,9 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _same(wanted: Any, found: Any) -> bool:
-    """Compare values; the service may tell a path as a whole address, and adds defaults."""
+    """Compare values; a service tells paths as addresses, adds defaults and leaves out zeros."""
+    if found is None:
+        return not wanted
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         return all(_same(value, found.get(name)) for name, value in wanted.items())
     if isinstance(wanted, list) and isinstance(found, list):
