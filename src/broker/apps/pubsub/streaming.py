@@ -106,12 +106,15 @@ class StreamingPull:
                 properties.exactly_once_delivery_enabled = settings.enable_exactly_once_delivery
                 properties.message_ordering_enabled = settings.enable_message_ordering
                 holder.sent(deliveries)
+                large = response.ByteSize() > MOST_BYTES
                 try:
                     yield response
                 except GeneratorExit:
-                    self._parts.desk.take_back(name, deliveries)
+                    # A client that ends at a large message would end at it again at once.
+                    if not large:
+                        self._parts.desk.take_back(name, deliveries)
                     raise
-                if response.ByteSize() > MOST_BYTES:
+                if large:
                     self._see_it_arrive(holder, deliveries[0].message_id, caller)
 
     def _see_it_arrive(self, holder: Holder, message_id: str, caller: Caller) -> None:
