@@ -68,7 +68,10 @@ class Project:
             for it in cloud.warehouse.list_tables(dataset)
         ]
         found = [it.name.rsplit("/", 1)[1] for listed in (topics, subscriptions) for it in listed]
-        return {*found, *datasets, *tables, *(it.name for it in cloud.store.list_buckets())}
+        # The emulator lists the buckets of all projects.
+        buckets = cloud.store.list_buckets(prefix=f"{cloud.project}-")
+        own = [it.name for it in buckets if it.name.startswith(f"{cloud.project}-")]
+        return {*found, *datasets, *tables, *own}
 
 
 @pytest.fixture(scope="module")
