@@ -59,7 +59,11 @@ def _recovery(report: TruthReport) -> str:
         [_short(row[name]) for name in columns] for row in report.recovery.iter_rows(named=True)
     ]
     picture = _image(draw_recovery(report), "fitted against true parameters")
-    return _table(columns, rows) + picture
+    words = (
+        f"<p>{len(report.fits):,} type Ia supernovae were fitted; {report.beyond:,} of them lie"
+        " beyond the redshifts that a fit may find, and are not in the table.</p>"
+    )
+    return words + _table(columns, rows) + picture
 
 
 def draw_classes(report: TruthReport) -> Figure:

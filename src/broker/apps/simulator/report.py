@@ -40,9 +40,11 @@ class TruthReport:
     fits : polars.DataFrame
         ``object_id``, and true value, fitted value and error of each SALT2 parameter; one row
         a type Ia supernova, its latest fit.
+    beyond : int
+        How many of them lie beyond the redshifts that a fit may find.
     recovery : polars.DataFrame
         ``parameter, fits, bias, scatter, pull_scatter``: medians and normalised median absolute
-        deviations.
+        deviations, without those that are beyond.
     latency : Latency
         Seconds from arrival to row, to each topic, and to fit.
     """
@@ -53,6 +55,7 @@ class TruthReport:
     filters: pl.DataFrame
     magnitudes: pl.DataFrame
     fits: pl.DataFrame
+    beyond: int
     recovery: pl.DataFrame
     latency: Latency
 
@@ -65,6 +68,7 @@ class TruthReport:
             "classes": self.classes.to_dicts(),
             "magnitudes": self.magnitudes.to_dicts(),
             "recovery": self.recovery.to_dicts(),
+            "fits_beyond_bounds": self.beyond,
             **self.latency.summary(),
         }
 
@@ -87,6 +91,7 @@ def make_report(broker: Broker, truth: pl.DataFrame) -> TruthReport:
     if joined.is_empty():
         raise UsageError("none of the alerts of this truth is stored here")
     found = [name for name in names if name in joined.columns]
+    reach = pl.col("z_true").is_between(*broker.preset().z)
     fits = _fits(broker, truth) if f"{dataset}.salt2" in known else _no_fits()
     return TruthReport(
         alerts=len(joined),
@@ -95,7 +100,8 @@ def make_report(broker: Broker, truth: pl.DataFrame) -> TruthReport:
         filters=pl.concat([overall(joined, name) for name in found]),
         magnitudes=pl.concat([by_magnitude(joined, name) for name in found]),
         fits=fits,
-        recovery=recovery(fits),
+        beyond=len(fits) - len(fits.filter(reach)),
+        recovery=recovery(fits.filter(reach)),
         latency=measure(broker, truth["source_id"]),
     )
 
