@@ -73,6 +73,9 @@ PACKETS_TOO = ("pubsub",)
 MAX_BUS_MB = 9.5
 """Larger packets do not fit into a message of such a bus, with their attributes."""
 
+OWN_TOPICS = ("alerts", "alert_avros", "deadletters", "salt2", "cue_night_conductor")
+"""Topics that are not a filter's."""
+
 EXTRAGALACTIC = "extragalactic"
 """The filter whose alerts are fitted."""
 
@@ -111,10 +114,11 @@ class Broker:
         """The built-in filters, those of installed plug-ins, and the user's."""
         files = [Path(path) for path in self.settings.filters]
         user = [*plugin_filters(), *load_user_filters(files)]
-        names = [chosen.name for chosen in (*FILTERS.values(), *user)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"setting 'filters': two filters are named {', '.join(twice)}")
-        return (*FILTERS.values(), *user)
+        every = (*FILTERS.values(), *user)
+        topics = [*OWN_TOPICS, *(chosen.topic for chosen in every)]
+        _refuse_repeats("two filters are named", [chosen.name for chosen in every])
+        _refuse_repeats("a topic has one publisher; there are two for", topics)
+        return every
 
     @cached_property
     def stream(self) -> LocalStream:
@@ -359,6 +363,11 @@ def open_source(places: Sequence[str], settings: Settings, *, follow: bool = Fal
         raise UsageError("give one URL, or any number of files and folders")
     source: Source = _load(_scheme(urls[0]), SOURCES).from_url(urls[0], settings, follow=follow)
     return source
+
+
+def _refuse_repeats(words: str, names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"setting 'filters': {words} {', '.join(twice)}")
 
 
 def _scheme(url: str) -> str:
