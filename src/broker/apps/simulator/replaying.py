@@ -72,12 +72,22 @@ def replayed(
     ServiceError
         If the archive does not have the night, or cannot be reached.
     """
-    with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
-        log, problems = _log(original, origin, night, Path(scratch), fetch)
+    with _scratch(original, origin) as scratch:
+        log, problems = _log(original, origin, night, scratch, fetch)
         stored = _stored(log, original, night, problems)
         first = stored.index["mjd"][0]
         topic = original.survey.topic(night or date.fromordinal(int(first) + 678576))
         yield Replay(ReplaySource(stored, topic, speed), len(stored), problems)
+
+
+@contextmanager
+def _scratch(original: Broker, origin: str) -> Iterator[Path]:
+    """Yield a folder for packets in order; a large night's lies beside its tarball."""
+    beside = original.settings.archive_path if origin == _ARCHIVE else None
+    if beside is not None:
+        beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="replay-", dir=beside) as folder:
+        yield Path(folder)
 
 
 def _stored(
