@@ -326,3 +326,20 @@ def test_a_replay_from_the_archive_needs_a_night(tmp_path):
     found = CliRunner().invoke(cli, ["replay", "--from", "archive", "--home", str(tmp_path)])
 
     assert "needs --night" in str(found.exception)
+
+
+def test_a_real_night_can_be_replayed(shared_data, tmp_path):
+    """Some alerts of 2018-11-29, in the archive's own layout."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    name = "ztf_public_20181129.tar.gz"
+    (folder / name).write_bytes((shared_data / "ztf" / "archive" / name).read_bytes())
+    words = ["replay", "--night", "20181129", "--from", "archive", "--speed", "max", "--json"]
+
+    with ArchiveServer(folder).running() as server:
+        where = {"PGB_ARCHIVE_URL": server.url, "PGB_ARCHIVE_DIR": str(tmp_path / "nights")}
+        made = json.loads(Pgb(tmp_path / "home")(*words, environment=where))
+
+    with tarfile.open(folder / name) as tarball:
+        count = len(tarball.getnames())
+    assert (made["received"], made["stored"], made["dead_lettered"]) == (count, count, 0)
