@@ -69,7 +69,7 @@ class Gone(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[bytes]: ...
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        raise IndexError("the payloads were let go")
+        raise RuntimeError("the payloads were let go")
 
 
 @dataclass(frozen=True, slots=True)

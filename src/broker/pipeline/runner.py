@@ -44,8 +44,11 @@ _PNG = {"contentType": "image/png"}
 _MOST_AT_ONCE = 32
 """Requests to cloud services under way at a time."""
 
-_IN_FLIGHT = 2
+_IN_FLIGHT = 1
 """Batches between decode and close: one that is written while the next is decoded."""
+
+_LARGE_BATCH_BYTES = 96 << 20
+"""The next batch is taken while packets of up to so many bytes wait for the journal."""
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -72,7 +75,7 @@ class Sinks:
 class Limits:
     """How much travels together, what is too much, and for how long a service is waited for."""
 
-    batch_alerts: int = 1280
+    batch_alerts: int = 1536
     batch_wait_s: float = 0.25
     max_packet_bytes: int = 16 << 20
     patience_s: float = 0.0
@@ -111,6 +114,10 @@ class _Work:
     @property
     def stored(self) -> int:
         return sum(len(part.alerts.payloads) for part in self.made)
+
+    @property
+    def payload_bytes(self) -> int:
+        return sum(map(len, self.batch.payloads))
 
     def let_go(self) -> None:
         """Free the memory of the packets, which are in the journal."""
@@ -205,10 +212,11 @@ class Pipeline:
                     self._ledger.note_gaps(batch.gaps, self._clock())
                 if len(batch.payloads):
                     work = self._take(batch)
-                    wait(keeping)  # packets of two batches are in memory, no more
-                    kept = keeper.submit(self._keep, work)
-                    keeping = [kept]
-                    flying.append(teller.submit(self._tell_once_kept, work, kept))
+                    is_large = work.payload_bytes > _LARGE_BATCH_BYTES
+                    wait(keeping)
+                    keeping = [keeper.submit(self._keep, work)]
+                    flying.append(teller.submit(self._tell_once_kept, work, *keeping))
+                    wait(keeping if is_large else [])
                     if work.key.number % _MERGE_EVERY == 0:
                         merger.submit(self._sinks.tables.compact)
                 while flying and (len(flying) > _IN_FLIGHT or not len(batch.payloads)):

@@ -143,18 +143,16 @@ class SimulatedSource:
         """Yield batches when they are due; an empty one when none was for `max_wait_s`."""
         started, sent = self._now(), 0
         for topic, offset, payloads in self._chunks(max_payloads):
-            begin = 0
             waited_since = self._now()
-            while begin < len(payloads):
-                due = self._due(started, sent, len(payloads) - begin)
-                if due >= min(max_payloads, len(payloads) - begin) or (
+            while payloads:
+                due = self._due(started, sent, len(payloads))
+                if due >= min(max_payloads, len(payloads)) or (
                     due and self._now() - waited_since >= max_wait_s
                 ):
-                    part = payloads[begin : begin + due]
-                    yield SourceBatch(part, self._origins(topic, offset + begin, len(part)))
-                    begin, sent, waited_since = begin + due, sent + due, self._now()
+                    yield SourceBatch(_pop(payloads, due), self._origins(topic, offset, due))
+                    offset, sent, waited_since = offset + due, sent + due, self._now()
                 elif self._now() - waited_since >= max_wait_s:
-                    yield SourceBatch([], self._origins(topic, offset + begin, 0))
+                    yield SourceBatch([], self._origins(topic, offset, 0))
                     waited_since = self._now()
                 else:
                     self._sleep(min(_MOST_SLEEP_S, max_wait_s))
@@ -181,8 +179,8 @@ class SimulatedSource:
                 self._truth += [part.truth] if self._wishes.truth else []
                 waiting += part.payloads
                 while len(waiting) >= size:
-                    yield self.survey.topic(night), offset, waiting[:size]
-                    offset, waiting = offset + size, waiting[size:]
+                    yield self.survey.topic(night), offset, _pop(waiting, size)
+                    offset += size
             if waiting:
                 yield self.survey.topic(night), offset, waiting
 
@@ -208,3 +206,10 @@ class SimulatedSource:
             },
             schema=ORIGIN_SCHEMA,
         )
+
+
+def _pop(packets: list[bytes], count: int) -> list[bytes]:
+    """Take the first packets, of which nothing is kept here: they fill much memory."""
+    taken = packets[:count]
+    del packets[:count]
+    return taken

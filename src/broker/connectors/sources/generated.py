@@ -27,9 +27,14 @@ class GeneratedSource:
     def batches(self, max_payloads: int, max_wait_s: float) -> Iterator[SourceBatch]:
         """Yield batches until the packets end; the wait is not needed."""
         del max_wait_s
-        while payloads := list(islice(self._packets, max_payloads)):
-            yield SourceBatch(payloads, self._origins(len(payloads)))
-            self._next += len(payloads)
+        while (batch := self._batch(max_payloads)).payloads:
+            yield batch
+
+    def _batch(self, size: int) -> SourceBatch:
+        payloads = list(islice(self._packets, size))
+        origins = self._origins(len(payloads))
+        self._next += len(payloads)
+        return SourceBatch(payloads, origins)
 
     def _origins(self, size: int) -> pl.DataFrame:
         numbers = pl.int_range(self._next, self._next + size, eager=True)
