@@ -19,7 +19,7 @@ from broker.apps.process import taking_in
 from broker.config import Settings
 from broker.wiring import Broker, open_source
 
-_TOPICS = 16
+_TOPICS = 32
 """Topics of a round on the mock cluster, which keeps 5 MB of each of their four partitions."""
 
 _PARTITIONS = 4
@@ -38,7 +38,7 @@ sys.stdin.read()
 
 
 def run(
-    place: Path | None = None, rounds: int = 3, alerts: int = 3584, server: str = ""
+    place: Path | None = None, rounds: int = 3, alerts: int = 8192, server: str = ""
 ) -> dict[str, Any]:
     """Measure; every time is CPU time of this process, all threads, per alert.
 
