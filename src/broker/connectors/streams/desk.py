@@ -106,7 +106,8 @@ class Desk:
         self.rules = RuleBook(self._book)
         self._weights: dict[str, float] = {}
         with self._book.transaction() as db:
-            db.execute(ordering.SCHEMA)
+            for statement in ordering.SCHEMA:
+                db.execute(statement)
 
     def create(self, wanted: Subscription, rules: Rules, *, from_start: bool = False) -> None:
         """Make a subscription that gets what is published from now on, or all there is.
@@ -278,7 +279,7 @@ class Desk:
                 [(name, *it.position.columns, deadline_s, it.attempt) for it in leases],
             )
             if rules.ordered:
-                _not_done(db, name, again)
+                ordering.come_again(db, name, again)
             place(db, name, {key: it for key, it in after.items() if before.get(key) != it})
         self._bury_all(found, rules, dead)
         return leases, after != before
@@ -289,8 +290,8 @@ class Desk:
         """Return what may come again, and the lines in which nothing new may come."""
         now_s = self._now().timestamp()
         if rules.ordered:
-            due, blocked = ordering.due(ordering.members(db, name), now_s, rules.backoff_s)
-            return [member.lease for member in due], blocked
+            patience = ordering.Patience(now_s, rules.backoff_s)
+            return ordering.due(db, name, patience, count)
         rows = db.execute(
             "SELECT worker, batch, row, attempt, deadline_s FROM lease "
             "WHERE subscription = ? AND deadline_s <= ? ORDER BY batch, row, worker LIMIT ?",
@@ -427,13 +428,6 @@ def _delete(db: sqlite3.Connection, name: str, positions: set[Position]) -> None
     db.executemany(
         f"DELETE FROM lease {_OF_LEASE}",  # noqa: S608
         [(name, *position.columns) for position in positions],
-    )
-
-
-def _not_done(db: sqlite3.Connection, name: str, leases: Sequence[Lease]) -> None:
-    db.executemany(
-        f"UPDATE keyed SET acknowledged = 0 {_OF_LEASE}",  # noqa: S608
-        [(name, *lease.position.columns) for lease in leases],
     )
 
 

@@ -6,88 +6,102 @@ it come again, acknowledged or not.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from broker.connectors.streams.subscriptions import Lease, Position
 
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS keyed (
     subscription TEXT, worker TEXT, batch INTEGER, row INTEGER, ordering_key TEXT NOT NULL,
     acknowledged INTEGER NOT NULL, PRIMARY KEY (subscription, worker, batch, row)) WITHOUT ROWID
-"""
+""",
+    """
+CREATE INDEX IF NOT EXISTS keyed_line
+    ON keyed (subscription, ordering_key, worker, batch, row, acknowledged)
+""",
+)
+# More messages than this wait for those before them in no subscription; the rest is not read.
+MOST_WAITING = 2_000
 # A deadline that never comes.
 _NEVER_S = 1e18
-# More messages than this wait for those before them in no subscription; the rest is not read.
-MOST_WAITING = 10_000
+_THIS = "subscription = ? AND worker = ? AND batch = ? AND row = ?"
+_LINE = "keyed.subscription = ? AND keyed.ordering_key = ? AND keyed.worker = ?"
+_WITH_LEASE = "keyed JOIN lease USING (subscription, worker, batch, row)"
+# Of each line the first message that is not acknowledged: SQLite takes a row's other columns
+# from where the minimum is.
+_HEADS = """
+WITH head AS (
+    SELECT subscription, ordering_key, worker, batch, row, min((batch << 32) + row) FROM keyed
+    WHERE subscription = ? AND acknowledged = 0 GROUP BY ordering_key, worker)
+SELECT ordering_key, worker, batch, row, attempt, deadline_s
+FROM head JOIN lease USING (subscription, worker, batch, row)
+"""
+_UNKEYED = """
+SELECT worker, batch, row, attempt, deadline_s FROM lease
+WHERE subscription = ? AND deadline_s <= ? AND NOT EXISTS (
+    SELECT 1 FROM keyed WHERE keyed.subscription = lease.subscription
+    AND keyed.worker = lease.worker AND keyed.batch = lease.batch AND keyed.row = lease.row)
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A message of a line: `lease.attempt` counts its deliveries so far."""
+class Patience:
+    """When a message comes again.
 
-    lease: Lease
-    deadline_s: float
-    key: str
-    acknowledged: bool
+    `rests_s` tells how long one rests that was delivered so often.
+    """
 
+    now_s: float
+    rests_s: Callable[[int], float]
 
-def members(db: sqlite3.Connection, subscription: str) -> list[Member]:
-    """Return every message that is out or waits, in order."""
-    rows = db.execute(
-        "SELECT worker, batch, row, attempt, deadline_s, coalesce(ordering_key, ''),"
-        " coalesce(acknowledged, 0) FROM lease LEFT JOIN keyed USING"
-        " (subscription, worker, batch, row) WHERE lease.subscription = ?"
-        " ORDER BY batch, row, worker",
-        (subscription,),
-    )
-    return [
-        Member(Lease(Position(worker, batch, row), attempt), deadline, key, bool(done))
-        for worker, batch, row, attempt, deadline, key, done in rows
-    ]
+    def is_over(self, deadline_s: float, attempt: int) -> bool:
+        """Tell whether a message may be delivered again."""
+        return deadline_s + self.rests_s(attempt) <= self.now_s
 
 
 def due(
-    found: Sequence[Member], now_s: float, rests_s: Callable[[int], float]
-) -> tuple[list[Member], set[tuple[str, str]]]:
-    """Return what may be delivered now, in order, and the lines that must wait.
+    db: sqlite3.Connection, subscription: str, patience: Patience, count: int
+) -> tuple[list[Lease], set[tuple[str, str]]]:
+    """Return what may be delivered now, in order, and the lines (worker, key) that must wait.
 
-    Parameters
-    ----------
-    found : sequence of Member
-        In order.
-    now_s : float
-        The time.
-    rests_s : callable
-        Given how often a message was delivered, how long it rests before it comes again.
+    At most `count` of each line are returned; of a lease, `attempt` counts its deliveries.
     """
-    chosen: list[Member] = []
+    free: list[Lease] = []
     blocked: set[tuple[str, str]] = set()
-    for line, of_line in groupby(sorted(found, key=_line), key=_line):
-        free = _free(
-            list(of_line), line[1], lambda one: one.deadline_s + rests_s(one.lease.attempt) <= now_s
+    for key, worker, batch, row, attempt, deadline_s in db.execute(
+        _HEADS, (subscription,)
+    ).fetchall():
+        if patience.is_over(deadline_s, attempt):
+            place = (subscription, key, worker, batch, row, count)
+            free += _line_from(db, place, patience)
+        else:
+            blocked.add((worker, key))
+    for worker, batch, row, attempt, deadline_s in db.execute(
+        _UNKEYED, (subscription, patience.now_s)
+    ):
+        if patience.is_over(deadline_s, attempt):
+            free.append(Lease(Position(worker, batch, row), attempt))
+    return sorted(free, key=_place), blocked
+
+
+def _line_from(
+    db: sqlite3.Connection, place: tuple[str, str, str, int, int, int], patience: Patience
+) -> list[Lease]:
+    """Return a line from its head on; who only follows keeps the attempt that it was at."""
+    rows = db.execute(
+        f"SELECT worker, batch, row, attempt, deadline_s FROM {_WITH_LEASE} WHERE {_LINE}"  # noqa: S608
+        " AND (batch, row) >= (?, ?) ORDER BY batch, row LIMIT ?",
+        place,
+    )
+    return [
+        Lease(
+            Position(worker, batch, row),
+            attempt if patience.is_over(deadline_s, attempt) else max(attempt - 1, 0),
         )
-        if line[1] and not free:
-            blocked.add(line)
-        chosen += free
-    return sorted(chosen, key=lambda one: _place(one.lease.position)), blocked
-
-
-def _free(line: list[Member], key: str, is_due: Callable[[Member], bool]) -> list[Member]:
-    if not key:
-        return [member for member in line if is_due(member)]
-    for i, member in enumerate(line):
-        if not member.acknowledged:
-            return [_once_more(it, is_due(it)) for it in line[i:]] if is_due(member) else []
-    return []
-
-
-def _once_more(member: Member, is_due: bool) -> Member:
-    """Let a follower come again under the lease that it had."""
-    lease = member.lease
-    attempt = lease.attempt if is_due or not lease.attempt else lease.attempt - 1
-    return replace(member, lease=replace(lease, attempt=attempt))
+        for worker, batch, row, attempt, deadline_s in rows
+    ]
 
 
 def keep(db: sqlite3.Connection, subscription: str, found: Iterable[tuple[Position, str]]) -> None:
@@ -106,45 +120,52 @@ def wait(db: sqlite3.Connection, subscription: str, positions: Iterable[Position
     )
 
 
-def acknowledge(db: sqlite3.Connection, subscription: str, positions: set[Position]) -> None:
+def come_again(db: sqlite3.Connection, subscription: str, leases: Iterable[Lease]) -> None:
+    """Note messages as not acknowledged any more."""
+    db.executemany(
+        f"UPDATE keyed SET acknowledged = 0 WHERE {_THIS}",  # noqa: S608
+        [(subscription, *lease.position.columns) for lease in leases],
+    )
+
+
+def acknowledge(db: sqlite3.Connection, subscription: str, positions: Iterable[Position]) -> None:
     """Note messages as done, and forget those that nothing before them can bring back."""
     gone: list[Position] = []
-    done: list[Position] = []
-    for (_, key), line in groupby(sorted(members(db, subscription), key=_line), key=_line):
-        settled = True
-        for member in line:
-            position = member.lease.position
-            acknowledged = member.acknowledged or position in positions
-            settled = settled and acknowledged
-            if acknowledged:
-                (gone if settled or not key else done).append(position)
-            settled = settled or not key
-    db.executemany(
-        "UPDATE keyed SET acknowledged = 1 WHERE subscription = ? AND worker = ? AND batch = ?"
-        " AND row = ?",
-        [(subscription, *position.columns) for position in done],
-    )
-    db.executemany(
-        "UPDATE lease SET deadline_s = ? WHERE subscription = ? AND worker = ? AND batch = ?"
-        " AND row = ?",
-        [(_NEVER_S, subscription, *position.columns) for position in done],
-    )
+    lines: dict[tuple[str, str, str], None] = {}
+    for position in positions:
+        this = (subscription, *position.columns)
+        found = db.execute(f"SELECT ordering_key FROM keyed WHERE {_THIS}", this).fetchone()  # noqa: S608
+        if found is None:
+            gone.append(position)
+            continue
+        lines[subscription, found[0], position.worker] = None
+        db.execute(f"UPDATE keyed SET acknowledged = 1 WHERE {_THIS}", this)  # noqa: S608
+        db.execute(f"UPDATE lease SET deadline_s = ? WHERE {_THIS}", (_NEVER_S, *this))  # noqa: S608
+    for line in lines:
+        gone += _settled(db, line)
     forget(db, subscription, gone)
+
+
+def _settled(db: sqlite3.Connection, line: tuple[str, str, str]) -> list[Position]:
+    """Return the acknowledged messages at the front of a line."""
+    rows = db.execute(
+        f"SELECT worker, batch, row, acknowledged FROM keyed WHERE {_LINE} ORDER BY batch, row",  # noqa: S608
+        line,
+    )
+    found: list[Position] = []
+    for *position, acknowledged in rows:
+        if not acknowledged:
+            break
+        found.append(Position(*position))
+    return found
 
 
 def forget(db: sqlite3.Connection, subscription: str, positions: Iterable[Position]) -> None:
     """Drop messages from their lines and their leases."""
     keys = [(subscription, *position.columns) for position in positions]
     for table in ("lease", "keyed"):
-        db.executemany(
-            f"DELETE FROM {table} WHERE subscription = ? AND worker = ? AND batch = ? AND row = ?",  # noqa: S608
-            keys,
-        )
+        db.executemany(f"DELETE FROM {table} WHERE {_THIS}", keys)  # noqa: S608
 
 
-def _line(member: Member) -> tuple[str, str]:
-    return member.lease.position.worker, member.key
-
-
-def _place(position: Position) -> tuple[int, int, str]:
-    return position.batch, position.row, position.worker
+def _place(lease: Lease) -> tuple[int, int, str]:
+    return lease.position.batch, lease.position.row, lease.position.worker
