@@ -147,9 +147,10 @@ class LocalStream:
         self._subscriptions.create(Subscription(name, topic, attribute_filter, ack_deadline_s))
 
     def pull(self, subscription: str, max_messages: int) -> list[Delivery]:
-        """Lease up to `max_messages`, those whose lease expired first, under `Rules` if it has any.
+        """Lease up to `max_messages`, those whose lease expired first.
 
-        What has become a dead letter is not delivered; it waits for one who publishes it.
+        The subscription's `Rules` hold, if it has any. What has become a dead letter is not
+        delivered; it waits for one who publishes it.
 
         Raises
         ------
