@@ -1,4 +1,4 @@
-"""The consumer simulator on Pub/Sub, which Google's emulator stands for."""
+"""The consumer simulator on Pub/Sub: on Google's emulator, and on our own server."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -14,10 +14,10 @@ from consumer_simulator_contract import ConsumerSimulatorContract
 
 
 class TestPubSub(ConsumerSimulatorContract):
-    @pytest.fixture
-    def stream(self, google_address: str) -> Iterator[Stream]:
-        """Return a stream on the emulator, under names that no other test uses."""
-        cloud = Cloud("test-project", pubsub=google_address)
+    @pytest.fixture(params=["google_address", "our_address"])
+    def stream(self, request: pytest.FixtureRequest) -> Iterator[Stream]:
+        """Return a stream on a server, under names that no other test uses."""
+        cloud = Cloud("test-project", pubsub=request.getfixturevalue(request.param))
         made = PubSubStream(cloud, prefix=f"p{uuid4().hex[:8]}-", pull_wait_s=0.5)
         yield made
         made.close()
