@@ -1,6 +1,5 @@
 """Alerts from a Pub/Sub subscription: nothing is lost, and nothing is kept from others."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -22,9 +21,9 @@ from broker.connectors.sources.pubsub import PubSubSource
 from broker.connectors.streams.pubsub import PubSubStream
 from broker.errors import ConfigError, NotFoundError, TransientError
 from broker.ports import BatchKey, Messages, SourceBatch
+from gcp import pubsub_emulator, pubsub_ours
 
 _PROJECT = "test-project"
-_EMULATOR = Path(__file__).parent / "pubsub_emulator.py"
 
 _READS_AND_DIES = """
 import os, sys
@@ -276,11 +275,26 @@ def test_emulator_that_dies(emulator: Any, caplog: pytest.LogCaptureFixture) -> 
 @pytest.fixture
 def emulator() -> Any:
     """Return the module that starts an emulator of one's own."""
-    spec = importlib.util.spec_from_file_location("an_emulator", _EMULATOR)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if reason := module.what_is_missing():
+    if reason := pubsub_emulator.what_is_missing():
         pytest.skip(reason)
-    return module
+    return pubsub_emulator
+
+
+@pytest.mark.slow
+def test_server_that_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that is killed and started again is waited for; nothing is lost."""
+    with pubsub_ours.running(tmp_path) as served:
+        place = Place(served.address)
+        place.publish(numbered(50))
+        source = place.source(follow=True)
+        batches = source.batches(20, 0.5)
+        found = set(filled(batches).payloads)
+        served.kill()
+    while "waiting since" not in caplog.text:
+        found |= set(next(batches).payloads)
+    with pubsub_ours.running(tmp_path, "--port", served.address.rsplit(":")[-1]), closing(source):
+        place.publish([b"later"])
+        while b"later" not in found or len(found) < 51:
+            found |= set(next(batches).payloads)
+
+    assert sorted(found) == [*numbered(50), b"later"]

@@ -44,9 +44,10 @@ class Cloud:
     @cached_property
     def publisher(self) -> Any:
         """Return ``pubsub_v1.PublisherClient`` (message batching is left to the caller)."""
+        from google.cloud.pubsub_v1 import PublisherClient
         from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
-        return self._pubsub_client("PublisherClient", PublisherGrpcTransport)
+        return self._pubsub_client(PublisherClient, PublisherGrpcTransport)
 
     def publish(self, request: Any, **more: Any) -> Any:
         """Send one ``PublishRequest`` and wait; it is taken whole or not at all."""
@@ -59,21 +60,21 @@ class Cloud:
         """Return ``pubsub_v1.SubscriberClient``; an emulator's answers may be of any size."""
         from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-        return self._pubsub_client("SubscriberClient", SubscriberGrpcTransport)
+        from broker.connectors.gcp.subscriber import PatientSubscriber
+
+        return self._pubsub_client(PatientSubscriber, SubscriberGrpcTransport)
 
     @cached_property
     def schemas(self) -> Any:
         """Return ``SchemaServiceClient``."""
+        from google.pubsub_v1 import SchemaServiceClient
         from google.pubsub_v1.services.schema_service.transports import SchemaServiceGrpcTransport
 
-        return self._pubsub_client("SchemaServiceClient", SchemaServiceGrpcTransport)
+        return self._pubsub_client(SchemaServiceClient, SchemaServiceGrpcTransport)
 
-    def _pubsub_client(self, name: str, transport: Any) -> Any:
+    def _pubsub_client(self, kind: Any, transport: Any) -> Any:
         import grpc
-        from google.cloud import pubsub_v1
-        from google.pubsub_v1 import SchemaServiceClient
 
-        kind = SchemaServiceClient if name == "SchemaServiceClient" else getattr(pubsub_v1, name)
         with plain_words("Pub/Sub", self.project, self.pubsub):
             if not self.pubsub:
                 return kind()
