@@ -73,6 +73,14 @@ def test_latencies_are_counted_from_arrival():
     assert latency["commit"]["p50"] == pytest.approx(1.49, abs=0.02)
 
 
+def test_what_was_not_measured_is_named():
+    """A load without fits has no time to them."""
+    report = report_on(VISITS, record_of(1.0))
+
+    assert report.not_measured == {"table salt2": "no light curve of this load was fitted"}
+    assert report.summary()["not_measured"] == report.not_measured
+
+
 def test_the_source_hands_out_what_is_due_and_no_more():
     """By its own clock."""
     time = FakeTime()

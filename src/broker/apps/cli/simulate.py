@@ -177,6 +177,8 @@ def _show_load(made: Any) -> None:
         for sink, values in made.latency_s.items()
     ]
     print_table("From arrival to", ("place", "p50 [s]", "p99 [s]", "max [s]"), rows)
+    for place, reason in made.not_measured.items():
+        click.echo(f"{place}: not measured: {reason}")
     step = max(len(made.backlog) // 20, 1)
     print_table("Backlog", ("time [s]", "alerts"), made.backlog[::step])
     verdict = "kept up" if made.kept_up else "did NOT keep up"

@@ -20,6 +20,7 @@ from broker.connectors.sources.files import ORIGIN_SCHEMA
 from broker.connectors.streams.local import LocalStream
 from broker.connectors.tables.parquet import ParquetTables
 from broker.errors import UsageError
+from broker.pipeline import fitting
 from broker.ports import BatchKey, Messages, SourceBatch
 from broker.wiring import SORT_COLUMNS
 
@@ -257,10 +258,17 @@ class LoadReport:
         """The greatest backlog."""
         return max((count for _, count in self.backlog), default=0)
 
+    @property
+    def not_measured(self) -> Mapping[str, str]:
+        """Places to which nothing came, with the reason."""
+        place = f"table {fitting.NAME}"
+        return {} if place in self.latency_s else {place: "no light curve of this load was fitted"}
+
     def summary(self) -> dict[str, Any]:
         """Return it as one JSON object."""
         names = ("profile", "alerts", "arrival_s", "elapsed_s", "backlog", "latency_s", "kept_up")
-        return {name: getattr(self, name) for name in names} | {"most_behind": self.most_behind}
+        more = ("not_measured", "most_behind")
+        return {name: getattr(self, name) for name in (*names, *more)}
 
 
 def report_on(profile: Profile, record: Record) -> LoadReport:
