@@ -113,6 +113,7 @@ class KafkaSource:
         self._messages: list[Message] = []
         self._reached: dict[Partition, int] = {}
         self._subscribed: list[str] = []
+        self._seen: dict[str, Any] = {}
         self._ends: dict[Partition, int] | None = None
         self._joined = self._ended = False
         self._gaps = _known_gaps(health_file)
@@ -278,6 +279,7 @@ class KafkaSource:
 
     def _look_for_topics(self, now_s: float) -> None:
         existing = self._existing_topics()
+        self._seen = self._seen if existing is None else existing
         wanted = sorted(self._watch.look(existing, self._clock.today(), now_s))
         if self._watch.missing and existing is not None:
             names = ", ".join(self._watch.missing)
@@ -369,14 +371,13 @@ class KafkaSource:
 
     def _end_offsets(self) -> dict[Partition, int] | None:
         """Return the end of every partition that ever held a message; None if nobody answers."""
-        found = self._existing_topics() or {}
-        if not self._subscribed or not found.keys() >= set(self._subscribed):
+        if not self._subscribed or not self._seen.keys() >= set(self._subscribed):
             return None
         # In the place of a time, this asks for the end.
         asked = [
             TopicPartition(name, number, OFFSET_END)
             for name in self._subscribed
-            for number in found[name].partitions
+            for number in self._seen[name].partitions
         ]
         try:
             ends = self._consumer.offsets_for_times(asked, timeout=self._answer_s)
