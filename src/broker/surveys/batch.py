@@ -45,13 +45,13 @@ _READINGS: dict[tuple[str, str], _Reading] = {}
 
 @dataclass(frozen=True, eq=False)
 class AlertFrame:
-    """Alerts of one batch that were written with one schema.
+    """Alerts of one batch that have the same columns.
 
     Attributes
     ----------
     survey : Survey
     schema : AvroSchema
-        The writer's schema.
+        The schema that the first of them was written with.
     schema_version : str
         As message attributes name it.
     index : array of int64, shape (rows,)
@@ -141,7 +141,39 @@ def decode_batch(
     frames: list[AlertFrame] = []
     for group in router.groups:
         frames += _decode_group(group, errors)
-    return [frame for frame in frames if len(frame.index)], errors
+    return _merge_alike([frame for frame in frames if len(frame.index)]), errors
+
+
+def _merge_alike(frames: list[AlertFrame]) -> list[AlertFrame]:
+    """Put together what differs in the writing only, such as the order of a union."""
+    if len(frames) < 2:
+        return frames
+    alike: dict[tuple[str, ...], list[AlertFrame]] = {}
+    for frame in frames:
+        kind = (frame.survey.name, frame.schema_version, str(frame.rows.schema), *frame.blobs)
+        alike.setdefault(kind, []).append(frame)
+    return [_merge(group) if len(group) > 1 else group[0] for group in alike.values()]
+
+
+def _merge(frames: list[AlertFrame]) -> AlertFrame:
+    shifts = np.cumsum([0, *(len(frame.prefixes) for frame in frames)]).astype(np.int32)
+    numbers = [
+        np.where(frame.prefix_index < 0, frame.prefix_index, frame.prefix_index + shift)
+        for frame, shift in zip(frames, shifts, strict=False)
+    ]
+    spots = {path: [frame.blobs[path] for frame in frames] for path in frames[0].blobs}
+    return replace(
+        frames[0],
+        index=np.concatenate([frame.index for frame in frames]),
+        rows=pl.concat([frame.rows for frame in frames], rechunk=False),
+        blobs={
+            path: (np.concatenate([at for at, _ in both]), np.concatenate([n for _, n in both]))
+            for path, both in spots.items()
+        },
+        keys=pl.concat([frame.keys for frame in frames]),
+        prefixes=[prefix for frame in frames for prefix in frame.prefixes],
+        prefix_index=np.concatenate(numbers),
+    )
 
 
 def _decode_group(group: Group, errors: dict[int, PacketError]) -> list[AlertFrame]:

@@ -101,14 +101,20 @@ class Router:
 
     def add(self, number: int, payload: bytes) -> None:
         """Put a payload into its group, or its error into `errors`."""
-        last = self._last
-        if last is not None and payload.startswith(last.prefix):
-            last.group.add(number, payload, len(last.prefix), last.number)
+        seen = self._last
+        if seen is None or not payload.startswith(seen.prefix):
+            seen = self._last = self._recognise(payload)
+        if seen is not None:
+            seen.group.add(number, payload, len(seen.prefix), seen.number)
             return
         try:
             self._route(number, payload, format_of(payload, self._wire), as_sent=True)
         except PacketError as error:
             self.errors[number] = error
+
+    def _recognise(self, payload: bytes) -> _Seen | None:
+        """Return the header that a payload starts with, if it is one of those met so far."""
+        return next((it for it in self._seen.values() if payload.startswith(it.prefix)), None)
 
     def _route(self, number: int, payload: bytes, found: Format, as_sent: bool) -> None:
         if not payload:
