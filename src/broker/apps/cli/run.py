@@ -20,7 +20,7 @@ from broker.apps.subscriptions import make_subscriptions
 from broker.config import Settings
 from broker.connectors.sources.archive import ArchiveSource
 from broker.connectors.sources.files import FileSource, Problem
-from broker.errors import UsageError
+from broker.errors import ForbiddenError, UsageError
 from broker.pipeline import fitting
 from broker.pipeline.runner import Report
 from broker.ports import Source
@@ -109,9 +109,18 @@ def take_in(
         taking_in(),
     ):
         report = broker.pipeline(salt2).run(source, display.show, report)
-        make_subscriptions(broker.bus, broker.instance, broker.filters)
+        _subscribe(broker)
         broker.tables.compact()
     return report
+
+
+def _subscribe(broker: Broker) -> None:
+    """Make the instance's own subscriptions, if this account may."""
+    try:
+        make_subscriptions(broker.bus, broker.instance, broker.filters)
+    except ForbiddenError as error:
+        words = f"the instance's own subscriptions were not made (pgb setup makes them): {error}"
+        click.secho(words, fg="yellow", err=True)
 
 
 def problems_of(source: Source) -> list[Problem]:
