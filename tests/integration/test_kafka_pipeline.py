@@ -336,6 +336,35 @@ def test_group_with_a_visitor(
     assert_adds_up(broker)
 
 
+def test_machines_share_a_topic(
+    kafka: Any, topic: str, produce: Produce, packets: Sequence[bytes], tmp_path: Path
+) -> None:
+    """Workers with a home each, as on two machines, have all alerts between them, and end."""
+    produce(kafka.plain, topic, packets)
+    url = f"kafka://{kafka.plain}/{topic}?{_QUICK}"
+    homes = [Settings(home=str(tmp_path / name / "home"), survey="ztf") for name in ("a", "b")]
+    machines = [Workers(settings, url) for settings in homes]
+    for machine in machines:
+        machine.start("w0")
+    try:
+        assert [machine.wait("w0") for machine in machines] == [0, 0]
+    finally:
+        for machine in machines:
+            machine.stop_all()
+
+    brokers = [Broker(settings) for settings in homes]
+    shares = [set(_offsets_of(broker)) for broker in brokers]
+    assert len(shares[0] | shares[1]) == len(packets)
+    for broker in brokers:
+        assert_adds_up(broker)
+
+
+def _offsets_of(broker: Broker) -> Iterator[tuple[int, int]]:
+    for (_, partition), ranges in broker.ledger.offset_ranges().items():
+        for first, last in ranges:
+            yield from ((partition, offset) for offset in range(first, last + 1))
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something is so, and fail if it takes too long."""
     deadline = time.monotonic() + _PATIENCE_S
