@@ -208,13 +208,14 @@ class KafkaServer:
 
 
 def main() -> None:
-    """Fetch the jars, or start a server until Ctrl-C."""
+    """Fetch the jars, or start a server until Ctrl-C or SIGTERM."""
     if sys.argv[1:] == ["fetch"]:
         fetch()
         print(what_is_missing() or f"Apache Kafka {VERSION} is in {jars_folder()}")
         return
     if reason := what_is_missing():
         sys.exit(reason)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = KafkaServer()
     try:
         server.start()
