@@ -107,6 +107,25 @@ def test_publish_pull_acknowledge(http: Http) -> None:
     assert http("POST", f"{http.subscription}:pull", wanted).json() == {}
 
 
+@pytest.mark.parametrize("data", ["!!!", "aGk*", "a"])
+def test_publish_what_is_no_base64(http: Http, data: str) -> None:
+    """A body that cannot be decoded is refused, not published without what is wrong."""
+    http.make()
+    message = {"data": data, "attributes": {"a": "b"}}
+    answered = http("POST", f"{http.topic}:publish", {"messages": [message]})
+
+    assert answered.status_code == 400
+
+
+def test_publish_in_the_alphabet_of_addresses(http: Http) -> None:
+    """Base64 may be that of addresses, and without padding."""
+    http.make()
+    http("POST", f"{http.topic}:publish", {"messages": [{"data": "_-8"}]}).raise_for_status()
+    pulled = http("POST", f"{http.subscription}:pull", {"maxMessages": 5}).json()
+
+    assert base64.b64decode(pulled["receivedMessages"][0]["message"]["data"]) == b"\xff\xef"
+
+
 def test_modify_ack_deadline(http: Http) -> None:
     """A deadline of 0 gives a message back."""
     http.make()

@@ -88,6 +88,19 @@ class TestHttp:
             rest.parse("PUT", f"/v1/{TOPIC}", body)
         assert caught.value.code is Code.INVALID_ARGUMENT
 
+    @pytest.mark.parametrize(
+        ("call", "body"),
+        [
+            ("topics/abc:publish", b'{"messages": [{"data": "a!b="}]}'),
+            ("schemas:validateMessage", b'{"name": "projects/p/schemas/s", "message": "a!b="}'),
+        ],
+    )
+    def test_bytes_that_are_no_base64(self, call: str, body: bytes) -> None:
+        """Bytes that cannot be decoded are an invalid argument, not read in part."""
+        with pytest.raises(Refusal) as caught:
+            rest.parse("POST", f"/v1/projects/p/{call}", body)
+        assert caught.value.code is Code.INVALID_ARGUMENT
+
     @pytest.mark.parametrize("target", ["/", "/v1/x", f"/v2/{TOPIC}", f"/v1/{TOPIC}:nonsense"])
     def test_nothing_there(self, target: str) -> None:
         """Other paths are not found."""

@@ -1,7 +1,7 @@
 """The calls over HTTP: JSON with bytes in base64, as Google's documents write them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
@@ -64,6 +64,8 @@ _BODIES = {"CreateSchema": "schema"}
 """Calls whose body is one field of the request."""
 
 _CALLS = {call.name: call for call in CALLS}
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +213,23 @@ def _placed(content: dict[str, Any], place: Sequence[str], path: str) -> dict[st
 
 
 def _message(call: Call, content: Mapping[str, Any]) -> Message:
+    for text in _bytes_in(call, content):
+        # The parser leaves out what is not base64, and takes the rest.
+        if isinstance(text, str) and not _BASE64.fullmatch(text):
+            raise invalid("the request cannot be read: Base64 decoding failed")
     try:
         return json_format.ParseDict(content, call.request())
     except json_format.ParseError as error:
         raise invalid(f"the request cannot be read: {error}") from error
+
+
+def _bytes_in(call: Call, content: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield what a body holds in base64."""
+    if call.name == "ValidateMessage":
+        yield content.get("message")
+    messages = content.get("messages") if call.name == "Publish" else None
+    if isinstance(messages, list):
+        yield from (it.get("data") for it in messages if isinstance(it, dict))
 
 
 def _as_json(refusal: Refusal) -> dict[str, Any]:
