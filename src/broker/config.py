@@ -132,7 +132,8 @@ class Settings:
     @property
     def archive_path(self) -> Path:
         """Where fetched nights of an archive are kept."""
-        return Path(self.archive_dir).expanduser() if self.archive_dir else self.cache_path / "archive"
+        named = self.archive_dir
+        return Path(named).expanduser() if named else self.cache_path / "archive"
 
 
 def load_settings(
