@@ -75,7 +75,7 @@ class Sinks:
 class Limits:
     """How much travels together, what is too much, and for how long a service is waited for."""
 
-    batch_alerts: int = 1536
+    batch_alerts: int = 1280
     batch_wait_s: float = 0.25
     max_packet_bytes: int = 16 << 20
     patience_s: float = 0.0

@@ -23,7 +23,7 @@ from broker.connectors.tables.parts import (
 )
 
 # Rows of one merge in memory; reading, sorting and writing them takes about four times this.
-MERGE_BYTES = 96 * 2**20
+MERGE_BYTES = 64 * 2**20
 # The same for rows with lists and records, which take several times more while they are sorted.
 NESTED_MERGE_BYTES = 32 * 2**20
 # Fewer files than this are left for a later merge.
@@ -110,7 +110,7 @@ def _merge(folder: Path, group: Sequence[Part], sort_columns: Sequence[str]) -> 
     path = folder / merged_name(group[0].worker, min(batches), max(batches))
     if path.exists():
         return False
-    rows = pl.concat([pl.read_parquet(part.path) for part in group], rechunk=True)
+    rows = pl.concat([pl.read_parquet(part.path) for part in group], rechunk=False)
     by = next((name for name in sort_columns if name in rows.columns), None)
     if by is not None:
         rows = rows.sort(by, maintain_order=True)
