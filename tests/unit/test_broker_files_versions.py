@@ -140,11 +140,24 @@ def test_objects_of_others_stay(files, versioned):
     assert _copies(files) == {"a": b"1", "notes.txt": b"mine"}
 
 
-@pytest.mark.parametrize("name", ["blobs/x", "versions/000002.json", "../x", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["blobs/x", "versions/000002.json", "../x", "", "a/.b", "a.meta.json", "a\nb", "x" * 300],
+)
 def test_names_that_are_taken(versioned, name):
-    """A file cannot pose as a version or a blob, or lie outside."""
+    """A file cannot pose as a version or a blob, or lie outside; nothing is stored."""
     with pytest.raises(UsageError):
         versioned.push({name: b""}, NOTE)
+    assert versioned.latest() is None
+
+
+@pytest.mark.parametrize("name", ["maps", "maps/a.yaml/b", "blobs", "versions"])
+def test_a_folder_is_no_file(versioned, name):
+    """A name that disks could not have beside the others is refused; nothing is stored."""
+    first = versioned.push({"maps/a.yaml": b"1"}, NOTE)
+    with pytest.raises(UsageError):
+        versioned.push({name: b""}, NOTE)
+    assert versioned.latest() == first
 
 
 class _Overtaken(MemoryFiles):

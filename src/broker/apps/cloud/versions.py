@@ -13,10 +13,12 @@ that its number is free, and who comes second builds on the first.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from broker.connectors.files.names import check_name
 from broker.errors import NotFoundError, RefusedError, TransientError, UsageError
 from broker.ports import Files
 
@@ -24,6 +26,7 @@ _BLOBS, _VERSIONS = "blobs/", "versions/"
 _VERSION = re.compile(r"versions/(\d{6})\.json\Z")
 # Each try that fails means that another's push succeeded in the meantime.
 _TRIES = 50
+_MOST_NAME_BYTES = 200
 
 Digests = Mapping[str, str]
 
@@ -158,13 +161,14 @@ class VersionedFiles:
             If the place does not answer. The version may be stored; the same again is safe.
         """
         for name in changes:
-            if name.startswith((_BLOBS, _VERSIONS)):
-                raise UsageError(f"{name!r} is no name for a file: that is where versions are kept")
+            _check(name)
         digests = {name: self._keep(data) for name, data in changes.items() if data is not None}
         gone = changes.keys() - digests.keys()
 
         def changed(files: Digests) -> Digests:
-            return {name: it for name, it in {**files, **digests}.items() if name not in gone}
+            found = {name: it for name, it in {**files, **digests}.items() if name not in gone}
+            _check_folders(found)
+            return found
 
         return self._append(changed, note)
 
@@ -243,6 +247,26 @@ class VersionedFiles:
 
 
 _JSON = {"contentType": "application/json"}
+
+
+def _check(name: str) -> None:
+    """Refuse a name under which no copy could be stored, before it is in a version."""
+    check_name(name)
+    if name.startswith((_BLOBS, _VERSIONS)):
+        raise UsageError(f"{name!r} is no name for a file: that is where versions are kept")
+    if len(name.encode()) > _MOST_NAME_BYTES or not name.isprintable():
+        raise UsageError(
+            f"{name!r} is no name for a file: it must be one line of {_MOST_NAME_BYTES} bytes"
+            " at most"
+        )
+
+
+def _check_folders(names: Collection[str]) -> None:
+    """Refuse a file where another name has a folder, as disks do."""
+    everything = (PurePosixPath(name) for name in (*names, _path(1), _BLOBS + "sha256"))
+    folders = {str(above) for path in everything for above in path.parents}
+    if both := sorted(folders.intersection(names)):
+        raise UsageError(f"{both[0]!r} cannot be a file and a folder")
 
 
 def _digest(data: bytes) -> str:
