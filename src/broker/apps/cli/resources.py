@@ -1,6 +1,8 @@
 """``pgb resources``: what an instance is made of, and what that costs in Google Cloud."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -9,7 +11,8 @@ from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table
 from broker.apps.cloud.cost import Line, cost, first_broker
 from broker.apps.cloud.registry import Context, Resource, registry
-from broker.instance import recognise
+from broker.instance import Instance, OldName, recognise
+from broker.surveys import SURVEYS
 from broker.wiring import Broker
 
 
@@ -17,7 +20,9 @@ from broker.wiring import Broker
 @options("survey", "testid", "json")
 @click.option("--project", metavar="ID", help="Google Cloud project, for the names of buckets.")
 @click.option("--cost", "alerts", type=int, metavar="ALERTS", help="Say what so many cost.")
-@click.option("--name", metavar="NAME", help="Say what NAME stands for, an old name too.")
+@click.option(
+    "--name", metavar="NAME", help="Say what NAME stands for, an old name too; exit 1 if nothing."
+)
 def command(alerts: int | None, name: str | None, as_json: bool, **flags: Any) -> None:
     """List what an instance is made of; say what a number of alerts costs.
 
@@ -85,19 +90,23 @@ def _explain(name: str, context: Context, found: Sequence[Resource], *, as_json:
         if it.name == name
     ]
     old = [
-        {
-            "age": it.age,
-            "kind": it.kind,
-            "stub": it.stub,
-            "name": context.name(it.kind, it.stub),
-        }
+        {"age": it.age, "kind": it.kind, "stub": it.stub, "name": _today(it, context)}
         for it in recognise(name)
+        if it.survey in ("", *SURVEYS)
     ]
     if as_json:
         print_json([*own, *old])
-        return
-    rows = [(it["age"], it["kind"], it["stub"], it["name"]) for it in [*own, *old]]
-    if rows:
+    elif own or old:
+        rows = [(it["age"], it["kind"], it["stub"], it["name"]) for it in [*own, *old]]
         print_table("", ("names of", "kind", "stub", "today"), rows, counts=False)
     else:
         click.echo(f"{name} is no name of this instance, nor of the brokers before it")
+    sys.exit(not (own or old))
+
+
+def _today(old: OldName, context: Context) -> str:
+    """Return today's name of what an old name stands for, for the instance that it tells."""
+    instance = context.instance
+    if old.survey:
+        instance = Instance(old.survey, old.testid or None)
+    return replace(context, instance=instance).name(old.kind, old.stub)
