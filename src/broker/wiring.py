@@ -1,6 +1,5 @@
 """Settings and URLs in, a ready broker out: the only place that knows both sides."""
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from broker.connectors.sources.files import FileSource
 from broker.connectors.streams.local import LocalStream
 from broker.connectors.streams.split import SplitStream
 from broker.connectors.tables.parquet import ParquetTables
+from broker.connectors.worker_lock import WorkerLock
 from broker.errors import ConfigError, UsageError
 from broker.instance import Instance
 from broker.pipeline.archive import AlertArchive, PacketReader
@@ -311,7 +311,12 @@ class Broker:
             salt2=salt2,
             limits=limits,
             resolver=self.resolver,
+            at_work=lambda worker: self.lock_of(worker).is_held(),
         )
+
+    def lock_of(self, worker: str) -> WorkerLock:
+        """Return the lock by which a worker of this instance has its place on the home."""
+        return WorkerLock(self.home / "locks" / f"{self.instance.name('worker')}-{worker}.lock")
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -322,26 +327,7 @@ class Broker:
         UsageError
             If the worker is already running, or the home cannot be written.
         """
-        name = f"{self.instance.name('worker')}-{self.settings.worker}.lock"
-        path = self.home / "locks" / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
-        except OSError as error:
-            raise UsageError(f"the home {self.home} cannot be written: {error.strerror}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise UsageError(
-                    f"worker {self.settings.worker!r} is already at work on {self.home}"
-                    f" (process {file.read().strip() or '?'}): wait for it, or give this one"
-                    " another name with --worker"
-                ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with self.lock_of(self.settings.worker).held(self.settings.worker, self.home):
             yield
 
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -85,6 +85,20 @@ class Intake:
     offsets: pl.DataFrame
 
 
+class UndecidedError(TransientError):
+    """Another worker has claimed alerts of a batch, and may yet die before it keeps them.
+
+    Parameters
+    ----------
+    keys : sequence of BatchKey
+        The open batches of other workers that have them.
+    """
+
+    def __init__(self, keys: Sequence[BatchKey]) -> None:
+        super().__init__(f"claimed by {', '.join(map(str, keys))}, which is still open")
+        self.keys = keys
+
+
 class Ledger:
     """The ledger of one instance in one SQLite file, shared by its workers.
 
@@ -163,13 +177,25 @@ class Ledger:
         with self._lock:
             return self._db.execute(sql, parameters).fetchall()
 
-    def claim(self, intake: Intake, night: date, now: datetime) -> Claim:
+    def claim(
+        self, intake: Intake, night: date, now: datetime, settled: Collection[BatchKey] = ()
+    ) -> Claim:
         """Open a batch and settle which of its alerts and rejects are new.
 
-        Of equal ids within the batch the first is the new one.
+        Of equal ids within the batch the first is the new one. `settled` are open batches of
+        other workers whose claims are known to hold: their packets are durable.
+
+        Raises
+        ------
+        UndecidedError
+            If other open batches have claimed some of the same; nothing was done. A repeat of
+            what is not yet durable must not be forgotten by its source.
         """
         with self._writing() as db:
             worker = self._worker_id(self.worker)
+            others = _claimed_by_others(db, worker, intake)
+            if undecided := [key for key in others if key not in settled]:
+                raise UndecidedError(undecided)
             last = db.execute("SELECT max(number) FROM batches WHERE worker = ?", (worker,))
             number = (last.fetchone()[0] or 0) + 1
             self._index.refresh()
@@ -208,6 +234,15 @@ class Ledger:
         if merged:
             with self._writing():
                 self._index.sweep()
+
+    def is_open(self, key: BatchKey) -> bool:
+        """Tell whether a batch of any worker was opened and not closed."""
+        rows = self._rows(
+            "SELECT 1 FROM batches JOIN workers ON workers.id = worker"
+            " WHERE name = ? AND number = ? AND closed IS NULL",
+            (key.worker, key.number),
+        )
+        return bool(rows)
 
     def open_batches(self) -> list[BatchKey]:
         """List the batches of this worker that a crash left open, oldest first."""
@@ -347,6 +382,25 @@ def _insert_claims(
         "INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(worker, number, *row) for row in intake.offsets.iter_rows()],
     )
+
+
+def _claimed_by_others(db: sqlite3.Connection, worker: int, intake: Intake) -> list[BatchKey]:
+    """Name the open batches of other workers that hold ids or rejects of this one."""
+    query = (
+        "SELECT worker, number, name, sources FROM batches JOIN workers ON workers.id = worker"
+        " LEFT JOIN claims USING (worker, number) WHERE closed IS NULL AND worker != ?"
+    )
+    rejected = "SELECT worker, number FROM rejects WHERE digest = ?"
+    found = []
+    for other, number, name, sources in db.execute(query, (worker,)).fetchall():
+        same = np.isin(np.frombuffer(sources or b"", np.int64), intake.source_ids).any()
+        if same or (other, number) in {
+            place
+            for digest in intake.reject_digests.tolist()
+            for place in db.execute(rejected, (digest,)).fetchall()
+        }:
+            found.append(BatchKey(name, number))
+    return found
 
 
 def _take_back(db: sqlite3.Connection, column: str, where: tuple[int, int]) -> None:

@@ -29,12 +29,15 @@ from broker.instance import Instance
 from broker.pipeline import fitting, intake, products
 from broker.pipeline.copies import Copies, file_names
 from broker.pipeline.fitting import Salt2Stage
-from broker.pipeline.ledger import Ledger, utc_now
+from broker.pipeline.ledger import Claim, Intake, Ledger, UndecidedError, utc_now
 from broker.pipeline.patience import patiently
 from broker.pipeline.references import references
 from broker.ports import BatchKey, Files, Journal, Messages, Source, SourceBatch, Stream, Tables
 from broker.science.filters import Filter
 from broker.surveys import SchemaResolver, Survey, decode_batch
+
+_ASK_EVERY_S = 0.05
+"""Pause between two looks at what another worker is about."""
 
 _MERGE_EVERY = 64
 """Batches between two merges of small table parts."""
@@ -142,6 +145,8 @@ class Pipeline:
         The instance's ledger, opened for this worker.
     salt2 : Salt2Stage, optional
         Fits supernova light curves; without model data there is none.
+    at_work : callable
+        Tells whether another worker of the home, given by name, is running.
     """
 
     def __init__(
@@ -156,6 +161,7 @@ class Pipeline:
         limits: Limits = Limits(),
         resolver: SchemaResolver | None = None,
         clock: Callable[[], datetime] = utc_now,
+        at_work: Callable[[str], bool] = lambda _worker: False,
     ) -> None:
         self._instance = instance
         self._survey = survey
@@ -166,6 +172,7 @@ class Pipeline:
         self._limits = limits
         self._resolver = resolver
         self._clock = clock
+        self._at_work = at_work
         self._stopped = Event()
         self.report = Report()
 
@@ -238,12 +245,39 @@ class Pipeline:
     def recover(self) -> None:
         """Finish or release the batches that a crash left open."""
         for key in self._ledger.open_batches():
-            kept = self._sinks.journal.read(key)
-            rejected = self._sinks.dead_letters.read(key)
-            self._ledger.release(key, alerts=kept is None, rejects=rejected is None)
+            kept, rejected = self._release(key)
             made = self._remake(kept) if kept is not None else []
             self._ledger.close(key, self._tell(key, made, rejected), self._clock())
             self.report.recovered_batches += 1
+
+    def _release(self, key: BatchKey) -> tuple[Messages | None, Messages | None]:
+        """Take back what a batch claimed and never kept; return what it did keep."""
+        kept = self._sinks.journal.read(key)
+        rejected = self._sinks.dead_letters.read(key)
+        self._ledger.release(key, alerts=kept is None, rejects=rejected is None)
+        return kept, rejected
+
+    def _claim(self, ids: Intake, now: datetime) -> Claim:
+        """Claim what is new; what another worker holds is no repeat until it is durable."""
+        settled: set[BatchKey] = set()
+        while True:
+            try:
+                return self._ledger.claim(ids, now.date(), now, settled)
+            except UndecidedError as error:
+                settled |= {key for key in error.keys if self._settle(key)}
+
+    def _settle(self, key: BatchKey) -> bool:
+        """Wait until another worker's batch is closed; tell if the worker is dead instead.
+
+        Of a dead worker's batch only those claims are left whose packets are durable: the rest
+        is for whom the source sends it to next.
+        """
+        while self._ledger.is_open(key):
+            if not self._at_work(key.worker):
+                self._release(key)
+                return True
+            time.sleep(_ASK_EVERY_S)
+        return False
 
     def _take(self, batch: SourceBatch) -> _Work:
         """Decode a batch, claim what is new, and make everything of it."""
@@ -251,7 +285,7 @@ class Pipeline:
         arrival = intake.arrive(batch, self._survey, limit, self._resolver)
         now = self._clock()
         ids = arrival.intake
-        claim = self._ledger.claim(ids, now.date(), now)
+        claim = self._claim(ids, now)
         made = [products.make(new, self._filters) for new in intake.new_alerts(arrival, claim)]
         rejects = intake.new_rejects(arrival, claim)
         received = len(ids.source_ids) + len(ids.reject_digests)
