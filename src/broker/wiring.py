@@ -294,6 +294,7 @@ class Broker:
             self.copies(),
             self.bucket_project,
             check_layout(settings.alert_file_name),
+            bool(settings.tables),
         )
         remote = settings.bus or settings.files or settings.tables
         limits = Limits(

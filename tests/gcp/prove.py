@@ -212,6 +212,7 @@ def prove(packets: Sequence[bytes]) -> int:
     first = google.objects()
     _prove_objects(proof, first, good)
     _prove_rows(proof, google, good)
+    _prove_layout(proof, google)
     _prove_messages(proof, google, good)
 
     google.send(packets)
@@ -243,6 +244,16 @@ def _prove_rows(proof: Proof, google: Google, good: dict[int, set[bytes]]) -> No
     once = Counter(dict.fromkeys(good, 1))
     for table, column in (("alerts", "candid"), ("DIASource", "candid"), ("verdicts", "source_id")):
         proof.check(f"one row an alert in {table}", holds=google.rows(table, column) == once)
+
+
+def _prove_layout(proof: Proof, google: Google) -> None:
+    for name in ("alerts", "DIASource"):
+        table = google.bigquery.get_table(f"{_PROJECT}.{_DATASET}.{name}")
+        day = table.time_partitioning and table.time_partitioning.field
+        pixels = (table.clustering_fields or [""])[0].startswith("healpix")
+        told = f"{day}, {table.clustering_fields}"
+        holds = day == "kafkaPublishTimestamp" and pixels
+        proof.check(f"{name} is partitioned by day and clustered by pixel", holds=holds, told=told)
 
 
 def _prove_messages(proof: Proof, google: Google, good: dict[int, set[bytes]]) -> None:

@@ -121,6 +121,8 @@ def test_columns_are_known_before_the_first_row(survey: str):
 
     assert {"alerts", "DIASource", "verdicts"} <= set(found)
     assert [name for name, rows in found.items() if len(rows) or not rows.columns] == []
+    for name in ("alerts", "DIASource"):
+        assert {"kafkaPublishTimestamp", "healpix9", "healpix29"} <= set(found[name].columns)
 
 
 def test_a_dashboard_shows_every_topic():

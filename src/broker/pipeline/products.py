@@ -84,24 +84,26 @@ def _as_text(attributes: pl.DataFrame) -> pl.DataFrame:
     return attributes.cast({pl.Int32: pl.String, pl.Int64: pl.String, pl.UInt8: pl.String})
 
 
-def tables(made: Made) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield each table's name and rows."""
+def tables(made: Made, *, clustered: bool = False) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield each table's name and rows.
+
+    With `clustered` the tables of every survey have the columns by which a warehouse
+    partitions and clusters; otherwise only those of surveys that always have them.
+    """
     frame = made.alerts.frame
-    yield "alerts", _with_extras(made, frame.survey.alerts_rows(frame))
+    clustered = clustered or frame.survey.clustered_tables
+    extras = _extras(made) if clustered else []
+    yield "alerts", frame.survey.alerts_rows(frame).with_columns(extras)
     if frame.survey.source_table.record:
-        yield "DIASource", _with_extras(made, frame.survey.dia_source_rows(frame))
+        yield "DIASource", frame.survey.dia_source_rows(frame).with_columns(extras)
     yield "verdicts", _verdict_rows(made)
 
 
-def _with_extras(made: Made, rows: pl.DataFrame) -> pl.DataFrame:
-    """Add the columns by which a survey's tables are partitioned and clustered."""
-    if not made.alerts.frame.survey.clustered_tables:
-        return rows
+def _extras(made: Made) -> list[pl.Series]:
+    """Return the time of publication and the pixels of each alert."""
     stamp = pl.from_epoch(made.alerts.origins["timestamp_ms"], time_unit="ms")
-    return rows.with_columns(
-        stamp.dt.replace_time_zone("UTC").alias("kafkaPublishTimestamp"),
-        *made.attributes.select(pl.col("^healpix.*$")),
-    )
+    published = stamp.dt.replace_time_zone("UTC").alias("kafkaPublishTimestamp")
+    return [published, *made.attributes.select(pl.col("^healpix.*$"))]
 
 
 def _verdict_rows(made: Made) -> pl.DataFrame:

@@ -61,7 +61,7 @@ class Sinks:
     """Where everything goes: packets as sent, rejects, messages, rows, pictures.
 
     `copies` says where packets go besides the journal; `project` is the cloud project whose id
-    the names of buckets start with.
+    the names of buckets start with; `clustered` tables have columns to be clustered by.
     """
 
     journal: Journal
@@ -72,6 +72,7 @@ class Sinks:
     copies: Copies = field(default_factory=Copies)
     project: str = ""
     file_layout: str = ""
+    clustered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +381,7 @@ class Pipeline:
         counts: dict[str, int] = {}
         parts: dict[str, dict[str, list[pl.DataFrame]]] = {}
         for part in made:
-            for table, rows in products.tables(part):
+            for table, rows in products.tables(part, clustered=self._sinks.clustered):
                 kind = "" if len(made) == 1 else str(rows.schema)
                 parts.setdefault(table, {}).setdefault(kind, []).append(rows)
                 counts[table] = counts.get(table, 0) + len(rows)

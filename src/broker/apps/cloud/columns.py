@@ -21,7 +21,7 @@ _ORIGINS = {
 
 
 def empty_tables(survey: Survey, filters: Sequence[Filter]) -> dict[str, pl.DataFrame]:
-    """Return each table's columns as a frame without rows.
+    """Return each table's columns in a warehouse as a frame without rows.
 
     They are those of rows that an example alert of the newest known schema makes.
 
@@ -42,7 +42,7 @@ def empty_tables(survey: Survey, filters: Sequence[Filter]) -> dict[str, pl.Data
         return {}
     origins = pl.DataFrame({name: [None] for name in _ORIGINS}, schema=_ORIGINS)
     made = products.make(NewAlerts(frames[0], [packet], origins), filters)
-    found = {name: rows.clear() for name, rows in products.tables(made)}
+    found = {name: rows.clear() for name, rows in products.tables(made, clustered=True)}
     if survey.photometry is not None:
         blank = Salt2Fit("", 0, "", "", "", "")
         found[fitting.NAME] = fitting.fit_rows([blank], frames[0]).clear()
