@@ -29,6 +29,7 @@ _QUOTA = [{"reason": "quotaExceeded", "message": "too much"}]
         (api.Unauthenticated("no"), ConfigError, "not accepted"),
         (api.ServiceUnavailable("down"), TransientError, "does not answer"),
         (requests.ConnectionError("refused"), TransientError, "does not answer"),
+        (api.RetryError("30 s", requests.ConnectionError("refused")), TransientError, "refused"),
         (api.ResourceExhausted("slow down"), TransientError, "quota"),
         (api.Forbidden("limit", errors=_QUOTA), TransientError, "quota"),
         (
