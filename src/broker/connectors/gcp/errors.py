@@ -70,10 +70,8 @@ def translate(
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
 
-    if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
-        return translate(error.cause, service, project, emulator)
     where = f"{service} of project {project}" if project else service
-    if isinstance(error, api.RetryError) and isinstance(error.cause, api.GoogleAPICallError):
+    if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
         error = error.cause
     words = _words(error)
     if isinstance(error, auth.DefaultCredentialsError | auth.RefreshError):
