@@ -14,8 +14,7 @@ pytest.importorskip("google.cloud.storage")
 
 from click.testing import CliRunner, Result
 
-from broker.apps.cli.setup import command as setup_command
-from broker.apps.cli.teardown import command as teardown_command
+from broker.apps.cli import cli
 from broker.apps.cloud.registry import Context, registry
 from broker.apps.cloud.topics import SubscriptionAdapter, TopicAdapter
 from broker.connectors.gcp.clients import Cloud
@@ -36,22 +35,22 @@ class Project:
     cloud: Cloud
     variables: dict[str, str]
 
-    def run(self, command: object, *flags: str, testid: str = "mytest") -> Result:
+    def run(self, command: str, *flags: str, testid: str = "mytest") -> Result:
         """Run a command on an instance of the project."""
         place = ["--survey", "lsst", "--testid", testid, "--project", self.cloud.project]
-        return CliRunner(env=self.variables).invoke(command, [*place, *flags])  # type: ignore[arg-type]
+        return CliRunner(env=self.variables).invoke(cli, [command, *place, *flags])
 
     def setup(self, *flags: str, testid: str = "mytest") -> Result:
         """Run ``pgb setup --yes``."""
-        return self.run(setup_command, "--yes", *flags, testid=testid)
+        return self.run("setup", "--yes", *flags, testid=testid)
 
     def teardown(self, *flags: str, testid: str = "mytest") -> Result:
         """Run ``pgb teardown --yes``."""
-        return self.run(teardown_command, "--yes", *flags, testid=testid)
+        return self.run("teardown", "--yes", *flags, testid=testid)
 
     def states(self, *flags: str) -> dict[str, str]:
         """Return the state of each resource that can be made here."""
-        done = self.run(setup_command, "--dry-run", "--json", *flags)
+        done = self.run("setup", "--dry-run", "--json", *flags)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         found = json.loads(done.stdout.splitlines()[0])
         return {it["name"]: it["state"] for it in found if it["state"] != "left out"}
@@ -252,7 +251,7 @@ class TestProject:
 
     def test_what_has_no_emulator_is_left_out(self, ready: Project):
         """With the reason."""
-        done = ready.run(setup_command, "--dry-run")
+        done = ready.run("setup", "--dry-run")
 
         assert "no emulator" in done.stdout
         assert "dashboard broker-instance-lsst-mytest" in done.stdout

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from broker.apps.cli.resources import command
+from broker.apps.cli import cli
 
 
 def _explained(name: str) -> tuple[int, list[dict[str, Any]]]:
     """Ask for a name; the exit code and what was found."""
-    result = CliRunner().invoke(command, ["--survey", "ztf", "--json", "--name", name])
+    result = CliRunner().invoke(cli, ["resources", "--survey", "ztf", "--json", "--name", name])
     return result.exit_code, json.loads(result.output)
 
 

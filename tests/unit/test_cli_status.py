@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker.apps.cli.status import command
+from broker.apps.cli import cli
 from broker.connectors.kafka.health import Health, PartitionHealth, write_health
 from broker.ports import OffsetGap
 
@@ -20,7 +20,7 @@ def status(home: Path, health: Health | None, *flags: str) -> tuple[int, str]:
     """Run the command on a home with one worker; return exit code and output."""
     if health is not None:
         write_health(home / "health" / "worker-w0.json", health)
-    done = CliRunner().invoke(command, ["--home", str(home), *flags])
+    done = CliRunner().invoke(cli, ["status", "--home", str(home), *flags])
     return done.exit_code, done.output
 
 

@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.apps.cli.setup import command as setup_command
-from broker.apps.cli.teardown import command as teardown_command
+from broker.apps.cli import cli
 from broker.config import Settings
 from broker.connectors.streams.local import LocalStream
 from broker.errors import UsageError
@@ -31,12 +30,12 @@ def no_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def setup(home: Path, *flags: str) -> Result:
     """Run ``pgb setup``."""
-    return CliRunner().invoke(setup_command, ["--home", str(home), *flags])
+    return CliRunner().invoke(cli, ["setup", "--home", str(home), *flags])
 
 
 def teardown(home: Path, *flags: str) -> Result:
     """Run ``pgb teardown``."""
-    return CliRunner().invoke(teardown_command, ["--home", str(home), *flags])
+    return CliRunner().invoke(cli, ["teardown", "--home", str(home), *flags])
 
 
 def states(done: Result) -> set[str]:
