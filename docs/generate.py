@@ -19,7 +19,8 @@ _NOTE = "<!-- Written by docs/generate.py; change the code instead. -->\n\n"
 
 def commands() -> str:
     """Return the page of all commands, as their own help tells it."""
-    context = click.Context(cli, info_name="pgb", terminal_width=88, max_content_width=88)
+    settings = {**cli.context_settings, "terminal_width": 88, "max_content_width": 88}
+    context = click.Context(cli, info_name="pgb", **settings)
     return "# Commands\n\n" + "\n".join(_command(cli, context))
 
 
