@@ -275,7 +275,8 @@ class Pipeline:
         """
         while self._ledger.is_open(key):
             if not self._at_work(key.worker):
-                self._release(key)
+                if self._release(key) == (None, None):
+                    self._ledger.close(key, {}, self._clock())
                 return True
             time.sleep(_ASK_EVERY_S)
         return False

@@ -71,7 +71,8 @@ def translate(
     from google.auth import exceptions as auth
 
     where = f"{service} of project {project}" if project else service
-    if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
+    known = api.GoogleAPICallError | requests.ConnectionError
+    if isinstance(error, api.RetryError) and isinstance(error.cause, known):
         error = error.cause
     words = _words(error)
     if isinstance(error, auth.DefaultCredentialsError | auth.RefreshError):
