@@ -152,7 +152,7 @@ class Stream(Protocol):
 
         A second call with a key at or below the last of its worker on that topic does
         nothing, where the service allows that (the embedded log does). A batch without
-        messages only makes the topic.
+        messages only makes the topic. Threads may publish to different topics at once.
         """
         ...
 

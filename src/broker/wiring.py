@@ -328,7 +328,12 @@ class Broker:
         UsageError
             If the worker is already running, or the home cannot be written.
         """
-        with self.lock_of(self.settings.worker).held(self.settings.worker, self.home):
+        worker = self.settings.worker
+        refusal = (
+            f"worker {worker!r} is already at work on {self.home} (process {{process}}):"
+            " wait for it, or give this one another name with --worker"
+        )
+        with self.lock_of(worker).held(self.home, refusal):
             yield
 
 

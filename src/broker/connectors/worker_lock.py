@@ -30,8 +30,15 @@ class WorkerLock:
     path: Path
 
     @contextmanager
-    def held(self, worker: str, home: Path) -> Iterator[None]:
+    def held(self, home: Path, refusal: str) -> Iterator[None]:
         """Hold the lock within the block.
+
+        Parameters
+        ----------
+        home : Path
+            The home that the lock belongs to.
+        refusal : str
+            What is said if another process holds it; ``{process}`` stands for its number.
 
         Raises
         ------
@@ -46,11 +53,7 @@ class WorkerLock:
         with file:
             if not _locked(file):
                 file.seek(0)
-                raise UsageError(
-                    f"worker {worker!r} is already at work on {home}"
-                    f" (process {file.read().strip() or '?'}): wait for it, or give this one"
-                    " another name with --worker"
-                )
+                raise UsageError(refusal.replace("{process}", file.read().strip() or "?"))
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

@@ -303,6 +303,12 @@ class Ledger:
         rows = self._rows("SELECT DISTINCT night FROM batches ORDER BY night")
         return [date.fromisoformat(night) for (night,) in rows]
 
+    def times(self) -> list[tuple[str, int, str, str | None]]:
+        """Return worker, number, and when it was opened and closed, of each batch."""
+        return self._rows(
+            "SELECT name, number, opened, closed FROM batches JOIN workers ON workers.id = worker"
+        )
+
     def offset_ranges(self) -> dict[tuple[str, int], list[tuple[int, int]]]:
         """Return the offsets received, merged: ``{(topic, partition): [(first, last), …]}``."""
         ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}

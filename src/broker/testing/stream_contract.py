@@ -1,5 +1,6 @@
 """What every `Stream` and `Journal` does, as tests to inherit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -110,6 +111,18 @@ class StreamContract:
         subscribed.publish("t", batch(0), BatchKey("w0", 0))
 
         assert len(subscribed.pull("s", 10)) == 3
+
+    def test_threads_publish_at_once(self, stream: Stream) -> None:
+        """A batch goes to several topics, by as many threads, all of them at the first time."""
+        topics = [f"t{i}" for i in range(6)]
+        with ThreadPoolExecutor(len(topics)) as pool:
+            done = [pool.submit(stream.publish, t, batch(0), BatchKey("w0", 0)) for t in topics]
+        for one in done:
+            one.result()
+        for topic in topics:
+            stream.subscribe(topic, f"s-{topic}")
+
+        assert [len(stream.pull(f"s-{topic}", 10)) for topic in topics] == [3] * len(topics)
 
     def test_lower_key_does_nothing(self, stream: Stream) -> None:
         """Numbers only grow within a worker."""

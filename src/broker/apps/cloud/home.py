@@ -1,6 +1,5 @@
 """An instance in a home: folders, and rows in the file of subscriptions."""
 
-import fcntl
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from broker.apps.cloud.plan import Adapter, Found
 from broker.apps.cloud.registry import Resource
 from broker.connectors.disk import disk_errors
 from broker.connectors.streams.local import LocalStream
-from broker.errors import RefusedError, UsageError
+from broker.connectors.worker_lock import WorkerLock
+from broker.errors import RefusedError
 from broker.instance import Instance
 
 _LEFT_OUT = {
@@ -72,15 +72,8 @@ class HomeTarget:
         with ExitStack() as stack:
             pattern = f"{self._instance.name('worker')}-*.lock"
             for path in sorted((self._home / "locks").glob(pattern)):
-                file = stack.enter_context(path.open("a+"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    file.seek(0)
-                    raise UsageError(
-                        f"worker {path.stem!r} is at work on {self._home} (process"
-                        f" {file.read().strip() or '?'}): stop it first"
-                    ) from error
+                words = f"worker {path.stem!r} is at work on {self._home} (process {{process}})"
+                stack.enter_context(WorkerLock(path).held(self._home, f"{words}: stop it first"))
             yield
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import grpc
+
 from broker.apps.pubsub import protocol
 from broker.apps.pubsub.deliveries import MOST_BYTES, fill
 from broker.apps.pubsub.holders import Holder, Holders
@@ -155,7 +157,7 @@ class StreamingPull:
                     self._take(holder, request)
         except Refusal as refusal:
             _log.info("A streaming pull sent a wrong request", extra={"reason": refusal.words})
-        except Exception:
+        except grpc.RpcError:  # the client has gone
             _log.debug("A streaming pull ended")
 
     def _take(self, holder: Holder, request: Message) -> None:

@@ -1,8 +1,6 @@
 """How long alerts took: from arrival to row, to each topic, and to fit."""
 
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,13 +86,8 @@ def measure(broker: Broker, source_ids: pl.Series) -> Latency:
 
 def _batches(broker: Broker) -> pl.DataFrame:
     """Return when each batch was taken up and closed, in seconds since 1970."""
-    file = broker.home / "ledger" / f"{broker.instance.name('ledger')}.sqlite"
-    sql = "SELECT name, number, opened, closed FROM batches JOIN workers ON workers.id = worker"
     schema = {"worker": pl.String, "number": pl.Int64, "opened": pl.String, "closed": pl.String}
-    if not file.exists():
-        return _in_seconds(pl.DataFrame(schema=schema))
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db:
-        return _in_seconds(pl.DataFrame(db.execute(sql).fetchall(), schema=schema, orient="row"))
+    return _in_seconds(pl.DataFrame(broker.ledger.times(), schema=schema, orient="row"))
 
 
 def _in_seconds(batches: pl.DataFrame) -> pl.DataFrame:

@@ -12,6 +12,7 @@ What differs from the local stream:
   also if its retention has dropped some.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -79,6 +80,7 @@ class KafkaStream:
         self._known: set[str] = set()
         self._publishers: dict[str, Publisher] = {}
         self._readers: dict[str, Reader] = {}
+        self._publishing = threading.Lock()
 
     @classmethod
     def from_url(cls, url: str, settings: Settings, *, owner: str) -> "KafkaStream":
@@ -101,8 +103,9 @@ class KafkaStream:
         RefusedError
             If it does not want the messages.
         """
-        self._create(self._prefix + topic)
-        self._publisher(key.worker).publish(self._prefix + topic, messages, key)
+        with self._publishing:  # a producer has one transaction at a time
+            self._create(self._prefix + topic)
+            self._publisher(key.worker).publish(self._prefix + topic, messages, key)
 
     def topics(self) -> list[TopicInfo]:
         """List our topics, in order of name; see the module for what the numbers mean."""
