@@ -44,7 +44,7 @@ class Made:
 
 def make(alerts: NewAlerts, filters: Sequence[Filter]) -> Made:
     """Evaluate the filters and name the attributes of each alert's messages."""
-    verdicts = evaluate(filters, alerts.frame.rows)
+    verdicts = evaluate(filters, alerts.frame.rows, alerts.frame.columns)
     return Made(alerts, _attributes(alerts, verdicts), verdicts)
 
 

@@ -31,10 +31,12 @@ _DECODERS: dict[str, ColumnDecoder] = {}
 class _Reading:
     """How a survey's words are read from rows of one schema; made once for many batches.
 
-    `history` is the list of earlier detections and the field that has their ids.
+    `columns` are the rows' columns; `history` is the list of earlier detections and the field
+    that has their ids.
     """
 
     words: SchemaMap
+    columns: pl.Schema
     keys: Sequence[pl.Expr]
     ids: Sequence[pl.Expr]
     history: tuple[str, str] | None
@@ -78,6 +80,14 @@ class AlertFrame:
     keys: pl.DataFrame
     prefixes: Sequence[bytes] = ()
     prefix_index: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @property
+    def columns(self) -> pl.Schema:
+        """Names and types of `rows`; the same object for every batch of a schema.
+
+        To ask Polars for nested types costs as much as a filter does.
+        """
+        return _reading(self.survey, self.schema, self.rows).columns
 
     @property
     def attributes(self) -> pl.DataFrame:
@@ -234,7 +244,7 @@ def _reading(survey: Survey, schema: AvroSchema, rows: pl.DataFrame) -> _Reading
         kinds = rows.schema
         history = _history(words, kinds)
         _READINGS[name] = _Reading(
-            words, _key_expressions(survey, kinds), _ids(survey, kinds), history
+            words, kinds, _key_expressions(survey, kinds), _ids(survey, kinds), history
         )
     return _READINGS[name]
 

@@ -31,30 +31,25 @@ class SourceTable:
     rename: Mapping[str, str] = field(default_factory=dict)
     joined: tuple[str, str, str] | None = None
 
-    def rows(self, alerts: pl.DataFrame) -> pl.DataFrame:
-        """Return one flat row for each nested row."""
-        columns = [alerts.get_column(name) for name in self._top_fields(alerts)]
-        columns += [
-            field.alias(self.rename.get(field.name, field.name))
-            for field in _fields(alerts, self.record)
-            if field.name not in self.drop
-        ]
+    def rows(self, alerts: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+        """Return one flat row for each nested row; `schema` is that of `alerts`."""
+        columns = [alerts.get_column(name) for name in self._top_fields(schema)]
+        if isinstance(schema.get(self.record), pl.Struct):
+            columns += self._fields(alerts.get_column(self.record))
         if self.joined:
-            joined = _joined(alerts.schema, *self.joined)
-            columns.append(alerts.with_columns(joined).get_column(joined.meta.output_name()))
+            columns += alerts.select(_joined(schema, *self.joined)).get_columns()
         return pl.DataFrame(columns)
 
-    def _top_fields(self, alerts: pl.DataFrame) -> list[str]:
+    def _top_fields(self, schema: pl.Schema) -> list[str]:
         if self.top is None:
-            return [name for name, dtype in alerts.schema.items() if not dtype.is_nested()]
-        return [name for name in self.top if name in alerts.columns]
+            return [name for name, dtype in schema.items() if not dtype.is_nested()]
+        return [name for name in self.top if name in schema]
 
-
-def _fields(alerts: pl.DataFrame, record: str) -> list[pl.Series]:
-    # An expression for each field costs three times more than to open the record once.
-    column = alerts.get_column(record, default=None)
-    is_record = column is not None and isinstance(column.dtype, pl.Struct)
-    return column.struct.unnest().get_columns() if is_record else []
+    def _fields(self, record: pl.Series) -> list[pl.Series]:
+        # An expression for each field costs three times more than to open the record once.
+        fields = record.struct.unnest()
+        kept = [fields.get_column(name) for name in fields.columns if name not in self.drop]
+        return [it.alias(self.rename[it.name]) if it.name in self.rename else it for it in kept]
 
 
 def lists_field(dtype: pl.DataType | None, name: str) -> bool:

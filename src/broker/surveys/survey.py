@@ -187,4 +187,4 @@ class Survey:
 
         Columns that the alert's schema version lacks are absent.
         """
-        return self.source_table.rows(frame.rows)
+        return self.source_table.rows(frame.rows, frame.columns)

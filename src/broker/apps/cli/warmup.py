@@ -2,12 +2,16 @@
 
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import numpy as np
+import polars as pl
 
+from broker.connectors.tables.parquet import ParquetTables
+from broker.ports import BatchKey
 from broker.science.fitters.salt2.fitter import Salt2Fitter
 from broker.science.fitters.salt2.simulate import Sampling, simulate
 from broker.science.fitters.salt2.tables import build_tables
@@ -17,7 +21,7 @@ from broker.surveys import SURVEYS, decode_batch
 
 @click.command()
 def command() -> None:
-    """Compile decoder and fitter once, so that the first run does not wait for them.
+    """Compile decoder, writer and fitter once, so that the first run does not wait for them.
 
     Compiled code is cached on disk; a second call takes a moment.
     """
@@ -25,9 +29,17 @@ def command() -> None:
     for survey in SURVEYS.values():
         if survey.generate is not None:
             packets = list(survey.generate(2, 1, datetime.now(UTC).date()))
-            decode_batch(packets, survey)
+            frames, _ = decode_batch(packets, survey)
+            _write([frame.rows for frame in frames])
     _fit_nothing()
     click.echo(f"ready after {time.perf_counter() - started:.1f} s")
+
+
+def _write(tables: Sequence[pl.DataFrame]) -> None:
+    """Compile the writer of tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, rows in enumerate(tables):
+            ParquetTables(Path(folder)).append("warm", "up", rows, BatchKey("w", number))
 
 
 def _fit_nothing() -> None:

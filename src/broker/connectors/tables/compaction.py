@@ -19,7 +19,7 @@ from broker.connectors.tables.parts import (
     list_parts,
     merged_name,
     split_covered,
-    write_part,
+    write_merged_part,
 )
 
 # Rows of one merge in memory; reading, sorting and writing them takes about four times this.
@@ -114,7 +114,7 @@ def _merge(folder: Path, group: Sequence[Part], sort_columns: Sequence[str]) -> 
     by = next((name for name in sort_columns if name in rows.columns), None)
     if by is not None:
         rows = rows.sort(by, maintain_order=True)
-    write_part(path, rows, batches, row_group_rows=_group_rows(rows), sync=True)
+    write_merged_part(path, rows, batches, _group_rows(rows))
     return True
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import duckdb
 import polars as pl
-import xxhash
 
 from broker.connectors.tables.compaction import compact_folder
 from broker.connectors.tables.dialect import Relation, Translated, translate
+from broker.connectors.tables.fresh import Prepared
 from broker.connectors.tables.parts import Part, list_parts, part_name, split_covered, write_part
 from broker.connectors.tables.reconcile import casts, united
 from broker.connectors.tables.types import bigquery_type, exact_integers, struct_arrays
@@ -59,11 +59,12 @@ class ParquetTables:
         UsageError
             If a name is not allowed or the folder cannot be written to.
         """
-        folder = self._folder(dataset, table) / _fingerprint(rows)
+        prepared = Prepared(rows)
+        folder = self._folder(dataset, table) / prepared.fingerprint
         written = self._numbers(folder, key.worker)
         if key.number in written or (rows.is_empty() and written):
             return
-        write_part(folder / part_name(key), rows, [key.number], sync=self._sync)
+        write_part(folder / part_name(key), prepared, key.number, sync=self._sync)
         written.add(key.number)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
@@ -172,11 +173,6 @@ def _distinct(names: Sequence[str]) -> list[str]:
         options = chain([name], (f"{name}_{i}" for i in count(1)))
         found.append(next(it for it in options if it not in found))
     return found
-
-
-def _fingerprint(rows: pl.DataFrame) -> str:
-    text = "\n".join(f"{name}\t{dtype!r}" for name, dtype in rows.schema.items())
-    return xxhash.xxh3_64_hexdigest(text.encode())
 
 
 def _schema_folders(table: Path) -> list[Path]:

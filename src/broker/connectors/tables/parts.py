@@ -7,14 +7,17 @@ batches that its metadata lists. A file that a wider one has taken in does not c
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
 
+from broker.connectors.direct import DirectFile
 from broker.connectors.disk import disk_errors, flush, flush_folder
+from broker.connectors.tables.fresh import Prepared
 from broker.ports import BatchKey
 
 _NAME = re.compile(r"(?P<worker>.+?)-(?P<first>\d{10,})(?:-(?P<last>\d{10,}))?\.parquet")
@@ -95,18 +98,8 @@ def split_covered(parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
     return counting, covered
 
 
-def write_part(
-    path: Path,
-    rows: pl.DataFrame,
-    batches: Iterable[int],
-    *,
-    row_group_rows: int | None = None,
-    sync: bool = False,
-) -> None:
-    """Write a file that appears whole.
-
-    Statistics, by which readers skip groups of rows, are for files of several groups: they
-    cost a sixth of the writing.
+def write_part(path: Path, rows: Prepared, batch: int, *, sync: bool = False) -> None:
+    """Write the file of one batch as it lies in memory; it appears whole.
 
     Raises
     ------
@@ -115,18 +108,51 @@ def write_part(
     UsageError
         If the folder cannot be written to.
     """
+    metadata = _metadata_of(rows.rows, [batch])
+    with _appearing(path, sync=sync) as temporary:
+        if rows.is_writable:
+            with closing(DirectFile(temporary, os.O_CREAT | os.O_TRUNC)) as file:
+                rows.write(file, metadata)
+        else:
+            rows.rows.write_parquet(temporary, compression="lz4", metadata=metadata)
+
+
+def write_merged_part(
+    path: Path, rows: pl.DataFrame, batches: Iterable[int], row_group_rows: int
+) -> None:
+    """Write the file of many batches, compressed; it appears whole and durable.
+
+    With statistics, by which readers skip groups of rows.
+
+    Raises
+    ------
+    TransientError
+        If the disk is full; nothing appeared.
+    UsageError
+        If the folder cannot be written to.
+    """
+    with _appearing(path, sync=True) as temporary:
+        rows.write_parquet(
+            temporary,
+            compression="lz4",
+            statistics=True,
+            row_group_size=row_group_rows,
+            metadata=_metadata_of(rows, batches),
+        )
+
+
+def _metadata_of(rows: pl.DataFrame, batches: Iterable[int]) -> dict[str, str]:
+    return {_BATCHES: _to_ranges(batches), _BYTES: str(rows.estimated_size())}
+
+
+@contextmanager
+def _appearing(path: Path, *, sync: bool) -> Iterator[Path]:
+    """Let a file be written under another name, and rename it when it is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
-    metadata = {_BATCHES: _to_ranges(batches), _BYTES: str(rows.estimated_size())}
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            rows.write_parquet(
-                temporary,
-                compression="lz4",
-                statistics=row_group_rows is not None,
-                row_group_size=row_group_rows,
-                metadata=metadata,
-            )
+            yield temporary
             if sync:
                 _flush_file(temporary)
             temporary.replace(path)

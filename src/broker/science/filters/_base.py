@@ -1,6 +1,6 @@
 """What a filter is: named cuts, each an expression with a threshold, a unit and a reference."""
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -56,6 +56,11 @@ class Cut:
     def code(self) -> pl.Expr:
         """The verdict as uint8: 0 failed, 1 passed, 2 unknown."""
         return self.passes.cast(pl.Boolean).cast(pl.UInt8).fill_null(UNKNOWN)
+
+    @cached_property
+    def reads(self) -> Sequence[str]:
+        """The columns, as dotted paths, on which the verdict rests."""
+        return self.passes.meta.root_names()
 
     def columns(self) -> set[str]:
         """Name the columns, as dotted paths, that the cut reads."""
@@ -179,26 +184,39 @@ def flatten(rows: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
     names : iterable of str
         Dotted paths; those that do not exist are left out.
     """
-    opened = {"": {one.name: one for one in rows.get_columns()}}
-    found = {name: _find(name, rows, opened) for name in sorted(set(names))}
-    flat = [values.alias(name) for name, values in found.items() if values is not None]
-    return pl.DataFrame(flat).with_columns(pl.selectors.float().fill_nan(None))
+    return Fields(rows).flat(names)
 
 
-def _find(
-    path: str, rows: pl.DataFrame, opened: dict[str, dict[str, pl.Series]]
-) -> pl.Series | None:
-    if path == WHOLE_ALERT:
-        return rows.to_struct(path)
-    if path in opened[""]:
-        return opened[""][path]
-    parent, _, name = path.rpartition(".")
-    if parent not in opened:
-        record = _find(parent, rows, opened) if parent else None
-        if record is None or not isinstance(record.dtype, pl.Struct):
-            return None
-        opened[parent] = {one.name: one for one in record.struct.unnest().get_columns()}
-    return opened[parent].get(name)
+class Fields:
+    """Columns and fields of nested rows by their dotted paths; each record is opened once."""
+
+    def __init__(self, rows: pl.DataFrame) -> None:
+        self._rows = rows
+        self._opened: dict[str, dict[str, pl.Series]] = {"": _by_name(rows)}
+
+    def flat(self, names: Iterable[str]) -> pl.DataFrame:
+        """Lay out those of the named columns that exist side by side, NaN as null."""
+        found = {name: self.find(name) for name in sorted(set(names))}
+        flat = pl.DataFrame([it.alias(name) for name, it in found.items() if it is not None])
+        return flat.with_columns(pl.selectors.float().fill_nan(None))
+
+    def find(self, path: str) -> pl.Series | None:
+        """Return one of them, None if there is none such."""
+        if path == WHOLE_ALERT:
+            return self._rows.to_struct(path)
+        if path in self._opened[""]:
+            return self._opened[""][path]
+        parent, _, name = path.rpartition(".")
+        if parent not in self._opened:
+            record = self.find(parent) if parent else None
+            if record is None or not isinstance(record.dtype, pl.Struct):
+                return None
+            self._opened[parent] = _by_name(record.struct.unnest())
+        return self._opened[parent].get(name)
+
+
+def _by_name(rows: pl.DataFrame) -> dict[str, pl.Series]:
+    return dict(zip(rows.columns, rows.get_columns(), strict=True))
 
 
 def number(path: str) -> pl.Expr:

@@ -49,22 +49,22 @@ def comparison_of(
 
 
 def compare(
-    comparisons: Sequence[Comparison], flat: pl.DataFrame
+    comparisons: Sequence[Comparison], columns: Mapping[str, pl.Series], height: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Evaluate comparisons with columns of floats.
+    """Evaluate comparisons with columns of floats, of so many alerts each.
 
     Returns
     -------
     holds, known : ndarray (comparisons, alerts), bool
         Whether each holds, and whether there is a value.
     """
-    shape = (len(comparisons), flat.height)
+    shape = (len(comparisons), height)
     holds, known = np.empty(shape, dtype=np.bool_), np.empty(shape, dtype=np.bool_)
     alike: dict[tuple[str, bool, str], list[int]] = {}
     for place, one in enumerate(comparisons):
         alike.setdefault((one.column, one.single, one.sign), []).append(place)
     for (column, single, sign), places in alike.items():
-        values = flat.get_column(column).to_numpy()
+        values = columns[column].to_numpy()
         thresholds = np.array([[comparisons[place].threshold] for place in places])
         with np.errstate(over="ignore"):
             values = values.astype(np.float32) if single else values
