@@ -145,8 +145,7 @@ def decode_batch(
         record is an error as a whole.
     """
     router = Router(survey, schema, resolver or SchemaResolver())
-    for number, payload in enumerate(payloads):
-        router.add(number, payload)
+    router.add_all(payloads)
     errors = router.errors
     frames: list[AlertFrame] = []
     for group in router.groups:

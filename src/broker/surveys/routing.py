@@ -11,6 +11,7 @@ from broker.surveys.avro import AvroSchema, ColumnDecoder, Decoded, read_header
 from broker.surveys.envelope import FRAME_BYTES, Format, format_of, schema_id, unzip
 from broker.surveys.json_packets import encode_json, json_schema, load_json, survey_of
 from broker.surveys.known import SURVEYS
+from broker.surveys.payloads import Payloads
 from broker.surveys.registry import SchemaResolver
 from broker.surveys.survey import Survey
 
@@ -40,6 +41,14 @@ class Group:
         self.payloads.append(payload)
         self.offsets.append(offset)
         self.prefix_index.append(prefix)
+
+    def extend(self, first: int, payloads: Sequence[bytes], offset: int, prefix: int) -> None:
+        """Append payloads that follow one another in the batch and have the same header."""
+        count = len(payloads)
+        self.numbers += range(first, first + count)
+        self.payloads += payloads
+        self.offsets += [offset] * count
+        self.prefix_index += [prefix] * count
 
     def decode(self, decoder: ColumnDecoder) -> Decoded:
         """Decode all payloads with one schema's decoder."""
@@ -79,7 +88,7 @@ class _Seen:
 class Router:
     """Finds for each payload its format, survey and schema; keeps what cannot be used.
 
-    Payloads with the header of the one before, which is the rule, cost one comparison.
+    Payloads with the header of the one before, which is the rule, are compared all at once.
     """
 
     def __init__(
@@ -99,18 +108,34 @@ class Router:
         """The groups so far."""
         return list(self._groups.values())
 
-    def add(self, number: int, payload: bytes) -> None:
-        """Put a payload into its group, or its error into `errors`."""
+    def add_all(self, payloads: Sequence[bytes]) -> None:
+        """Put each payload into its group, or its error into `errors`."""
+        found, number = Payloads(payloads), 0
+        while number < len(found):
+            number += self._add_alike(number, found) or self._add_one(number, found)
+
+    def _add_alike(self, first: int, found: Payloads) -> int:
+        """Put all from `first` on that have the header of the one before; count them."""
         seen = self._last
-        if seen is None or not payload.startswith(seen.prefix):
-            seen = self._last = self._recognise(payload)
+        if seen is None:
+            return 0
+        count = found.count_starting(seen.prefix, first)
+        alike = found.payloads[first : first + count]
+        seen.group.extend(first, alike, len(seen.prefix), seen.number)
+        return count
+
+    def _add_one(self, number: int, found: Payloads) -> int:
+        """Put one payload; return 1."""
+        payload = found.payloads[number]
+        seen = self._last = self._recognise(payload)
         if seen is not None:
             seen.group.add(number, payload, len(seen.prefix), seen.number)
-            return
+            return 1
         try:
             self._route(number, payload, format_of(payload, self._wire), as_sent=True)
         except PacketError as error:
             self.errors[number] = error
+        return 1
 
     def _recognise(self, payload: bytes) -> _Seen | None:
         """Return the header that a payload starts with, if it is one of those met so far."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from broker.errors import UsageError
 from broker.ports import Messages
+from broker.surveys.payloads import Tails
 
 _MAGIC = b"PGSG"
 _VERSION = 1
@@ -32,7 +33,6 @@ _LENGTH = struct.Struct("<I")
 HEADER_SIZE = _FIELDS.size + _CRC.size
 TRAILER = struct.Struct("<Q")
 _INDEX_ITEM = 8
-Bytes = bytes | memoryview
 
 _COMPARED = 64
 """Bytes at the end of a prefix that a payload is held against; a sync marker has 16."""
@@ -96,13 +96,13 @@ class Body:
     attributes: bytes
     prefixes: bytes
     index: bytes
-    tails: list[Bytes]
+    tails: Tails
     new_prefixes: list[bytes]
 
     @property
-    def tails_size(self) -> int:
-        """Bytes of all tails."""
-        return sum(map(len, self.tails))
+    def before_tails(self) -> bytes:
+        """All that comes between the frame's header and the tails."""
+        return b"".join((self.attributes, self.prefixes, self.index))
 
 
 def encode(messages: Messages, known: dict[bytes, int]) -> Body:
@@ -118,8 +118,7 @@ def encode(messages: Messages, known: dict[bytes, int]) -> Body:
         raise UsageError(f"{count} payloads have {messages.attributes.height} rows of attributes")
     numbers, new = _number_prefixes(messages, known)
     tails = _tails(messages)
-    sizes = np.fromiter(map(len, tails), dtype="<u4", count=count)
-    index = numbers.astype("<i4").tobytes() + sizes.tobytes()
+    index = numbers.astype("<i4").tobytes() + tails.sizes.astype("<u4").tobytes()
     prefixes = b"".join(_LENGTH.pack(len(prefix)) + prefix for prefix in new)
     return Body(_columns_to_bytes(messages.attributes), prefixes, index, tails, new)
 
@@ -140,17 +139,16 @@ def _number_prefixes(
     return table[messages.prefix_index], new
 
 
-def _tails(messages: Messages) -> list[Bytes]:
+def _tails(messages: Messages) -> Tails:
     """Take the prefixes off; whoever names a prefix has compared it, so its end tells enough."""
-    if messages.prefix_index is None:
-        return list(messages.payloads)
-    ends = [(len(prefix), prefix[-_COMPARED:]) for prefix in (*messages.prefixes, b"")]
-    tails: list[Bytes] = []
-    for payload, which in zip(messages.payloads, messages.prefix_index.tolist(), strict=True):
-        (size, end), view = ends[which], memoryview(payload)
-        if view[max(size - _COMPARED, 0) : size] != end:
-            raise UsageError(f"payload {len(tails)} does not start with prefix {which}")
-        tails.append(view[size:])
+    count = len(messages.payloads)
+    prefixes = [*messages.prefixes, b""]
+    which = np.full(count, -1) if messages.prefix_index is None else messages.prefix_index
+    which = which.astype(np.int64) % len(prefixes)
+    tails = Tails(messages.payloads, np.array([len(it) for it in prefixes], np.int64)[which])
+    wrong = tails.first_without([prefix[-_COMPARED:] for prefix in prefixes], which)
+    if wrong >= 0:
+        raise UsageError(f"payload {wrong} does not start with prefix {which[wrong]}")
     return tails
 
 

@@ -1,15 +1,17 @@
 """A file that grows by large pieces, each with a checksum after it."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
-from broker.connectors.direct import ALIGN, LEAST_DIRECT, DirectFile, aligned
+from broker.connectors.direct import ALIGN, DirectFile, aligned
 from broker.connectors.disk import flush
-from broker.connectors.streams.frame import TRAILER, Bytes
+from broker.connectors.streams.frame import TRAILER
+from broker.surveys.payloads import Tails
 
 # What is hashed and written at a time: it stays in the processor's cache in between.
 _PIECE = 2 * 2**20
@@ -36,19 +38,14 @@ class Output:
     def _scratch(self) -> memoryview:
         return aligned(_PIECE + ALIGN)
 
-    def put(self, offset: int, size: int, parts: Iterable[Bytes]) -> None:
-        """Write `size` bytes in parts from `offset` on, and their checksum.
+    def put(self, offset: int, size: int, head: bytes, tails: Tails) -> None:
+        """Write head and tails, `size` bytes in all, from `offset` on, and their checksum.
 
         The file never grows beyond what is written, and only forwards.
         """
         digest = xxhash.xxh3_64()
-        if size < LEAST_DIRECT:
-            whole = b"".join(parts)
-            digest.update(whole)
-            self._file.write_small(memoryview(whole + TRAILER.pack(digest.intdigest())), offset)
-            return
         start, end = offset % ALIGN, offset + size
-        for stop in _pour(parts, self._scratch[:_PIECE], start):
+        for stop in self._poured(head, tails, start):
             digest.update(self._scratch[start:stop])
             at, offset = offset, offset + stop - start
             if offset == end:
@@ -56,6 +53,18 @@ class Output:
                 offset, stop = offset + TRAILER.size, stop + TRAILER.size
             self._file.write(self._scratch, start, stop, at)
             start = 0
+
+    def _poured(self, head: bytes, tails: Tails, fill: int) -> Iterator[int]:
+        """Fill scratch piece by piece, the first after `fill` bytes; tell where each ends."""
+        piece = self._scratch[:_PIECE]
+        at = 0
+        while len(head) - at > _PIECE - fill:
+            piece[fill:] = head[at : at + _PIECE - fill]
+            at += _PIECE - fill
+            yield _PIECE
+            fill = 0
+        piece[fill : fill + len(head) - at] = head[at:]
+        yield from tails.pour(np.frombuffer(piece, np.uint8), fill + len(head) - at)
 
     def flush(self, end: int) -> None:
         """Make all durable; `end` is where the file ends."""
@@ -71,16 +80,3 @@ class Output:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
-
-
-def _pour(parts: Iterable[Bytes], scratch: memoryview, fill: int) -> Iterator[int]:
-    """Copy parts after the first `fill` bytes; tell where they end when full, and at last."""
-    for part in parts:
-        while len(part) > len(scratch) - fill:
-            room = len(scratch) - fill
-            scratch[fill:] = part[:room]
-            yield len(scratch)
-            part, fill = part[room:], 0
-        scratch[fill : fill + len(part)] = part
-        fill += len(part)
-    yield fill

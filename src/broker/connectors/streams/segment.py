@@ -9,7 +9,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from broker.connectors.streams.frame import (
     HEADER_SIZE,
     TRAILER,
     Body,
-    Bytes,
     Frame,
     columns_from_bytes,
     encode,
@@ -254,7 +252,7 @@ class SegmentWriter:
         frame = self._frame(number, len(messages.payloads), body)
         size = frame.end - frame.offset - TRAILER.size
         try:
-            file.put(frame.offset, size, _parts(frame, body))
+            file.put(frame.offset, size, frame.header() + body.before_tails, body.tails)
             if self._sync:
                 file.flush(frame.end)
         except OSError:
@@ -275,7 +273,7 @@ class SegmentWriter:
             count=count,
             attributes_size=len(body.attributes),
             prefixes_size=len(body.prefixes),
-            tails_size=body.tails_size,
+            tails_size=body.tails.size,
         )
 
     def _recover(self) -> Frame | None:
@@ -414,11 +412,6 @@ def _take_lock(folder: Path) -> int:
             "give this one another name"
         ) from error
     return descriptor
-
-
-def _parts(frame: Frame, body: Body) -> Iterator[Bytes]:
-    """Iterate over all of a frame but its checksum."""
-    return chain((frame.header(), body.attributes, body.prefixes, body.index), body.tails)
 
 
 def _read(path: Path, at: int, size: int) -> bytes:

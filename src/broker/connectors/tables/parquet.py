@@ -16,7 +16,6 @@ import polars as pl
 
 from broker.connectors.tables.compaction import compact_folder
 from broker.connectors.tables.dialect import Relation, Translated, translate
-from broker.connectors.tables.fresh import Prepared
 from broker.connectors.tables.parts import Part, list_parts, part_name, split_covered, write_part
 from broker.connectors.tables.reconcile import casts, united
 from broker.connectors.tables.types import bigquery_type, exact_integers, struct_arrays
@@ -59,6 +58,8 @@ class ParquetTables:
         UsageError
             If a name is not allowed or the folder cannot be written to.
         """
+        from broker.connectors.tables.fresh import Prepared  # readers need no compiler
+
         prepared = Prepared(rows)
         folder = self._folder(dataset, table) / prepared.fingerprint
         written = self._numbers(folder, key.worker)

@@ -12,13 +12,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from broker.connectors.direct import DirectFile
 from broker.connectors.disk import disk_errors, flush, flush_folder
-from broker.connectors.tables.fresh import Prepared
 from broker.ports import BatchKey
+
+if TYPE_CHECKING:
+    from broker.connectors.tables.fresh import Prepared
 
 _NAME = re.compile(r"(?P<worker>.+?)-(?P<first>\d{10,})(?:-(?P<last>\d{10,}))?\.parquet")
 _BATCHES, _BYTES = "broker.batches", "broker.bytes"
@@ -98,7 +101,7 @@ def split_covered(parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
     return counting, covered
 
 
-def write_part(path: Path, rows: Prepared, batch: int, *, sync: bool = False) -> None:
+def write_part(path: Path, rows: "Prepared", batch: int, *, sync: bool = False) -> None:
     """Write the file of one batch as it lies in memory; it appears whole.
 
     Raises

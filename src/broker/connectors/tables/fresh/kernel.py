@@ -12,12 +12,10 @@ Apache Arrow, *C data interface* (what an array at an address is).
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
 from broker.surveys.avro.words import bytes_at
+from broker.surveys.payloads.kernel import copy_bytes
 
 GROUP, CHILD, KIND, MOST_DEFINED = range(4)
 """Of each column: the group that it is in, its place there, how its values lie, its level."""
@@ -48,20 +46,6 @@ _INLINE = 12
 _FULL = 255
 
 compiled = njit(nogil=True, cache=True, error_model="numpy")
-
-
-@intrinsic
-def _copy(_typing: Any, out: Any, _at: Any, _address: Any, _size: Any) -> Any:
-    """Copy `size` bytes from an address into an array of bytes."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        target = builder.gep(array.data, [args[1]])
-        source = builder.inttoptr(args[2], cgutils.voidptr_t)
-        cgutils.raw_memcpy(builder, target, source, args[3], ir.Constant(ir.IntType(64), 1))
-        return context.get_dummy_value()
-
-    return types.void(out, types.int64, types.int64, types.int64), generate
 
 
 @compiled
@@ -269,7 +253,7 @@ def _put_texts(out: Any, at: Any, array: int, entries: Any) -> Any:
             if length > _INLINE:
                 source = texts[2 + halves[4 * slot + 2]] + halves[4 * slot + 3]
             _put_length(out, at, length)
-            _copy(out, at + 4, source, length)
+            copy_bytes(out, at + 4, source, length)
             at += 4 + length
     return at
 
@@ -317,7 +301,7 @@ def _put_run(out: Any, at: int, array: int, width: int, first: int, count: int) 
     """Write those values of consecutive slots that are there."""
     valid, start = _validity(array), first + _words(array)[_OFFSET]
     if valid == 0:
-        _copy(out, at, _buffer(array, 1) + start * width, count * width)
+        copy_bytes(out, at, _buffer(array, 1) + start * width, count * width)
         return at + count * width
     values, bits = bytes_at(_buffer(array, 1), _ANYWHERE), bytes_at(valid, _ANYWHERE)
     if width == 4:
@@ -403,10 +387,10 @@ def put_pages(columns: Any, arrays: Any, table: Any, out: Any, at: int, spots: A
         array = child_of(arrays[column[GROUP]], column[CHILD])
         body = at + HEADER_ROOM
         out[at:body] = 0
-        _copy(out, body, entries[REPEATS], entries[REPEATS_SIZE])
+        copy_bytes(out, body, entries[REPEATS], entries[REPEATS_SIZE])
         at = body + entries[REPEATS_SIZE]
         if _validity(array) == 0:
-            _copy(out, at, entries[LEVELS], entries[LEVELS_SIZE])
+            copy_bytes(out, at, entries[LEVELS], entries[LEVELS_SIZE])
             at += entries[LEVELS_SIZE]
         else:
             at = _put_some_levels(out, at, array, entries, column[MOST_DEFINED])
