@@ -135,7 +135,7 @@ def _growth(sample: Sequence[bytes], alerts: int) -> float:
     return median(costs[-3:]) / median(costs[:3])
 
 
-def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 1280) -> dict[str, float]:
+def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 2048) -> dict[str, float]:
     """Time each stage by itself on one batch; they overlap in a run."""
     payloads = list(renumbered(sample, size, start=9 * 10**8))
     batch = next(GeneratedSource(payloads).batches(size, 0))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
+from numpy.typing import NDArray
 
 from broker.alerts.convert import to_json_bytes
 from broker.alerts.lightcurve import (
@@ -34,6 +35,9 @@ BUCKET = "sncosmo"
 
 MOST_STORED_ALERTS = 30
 """Of an object so many stored alerts are merged; each brings a month of history."""
+
+MOST_AT_ONCE = 128
+"""Alerts that are fitted together: the stored epochs of each take some 400 kB of memory."""
 
 _FAILURES = (BrokerError, ArithmeticError, LookupError, TypeError, ValueError)
 """What bad numbers in a packet can cause; the alerts of its batch go on without fits."""
@@ -78,26 +82,30 @@ class Salt2Stage:
     history: History
     painter: Painter | None = None
 
-    def apply(self, made: Made) -> Fitted:
-        """Fit what can be fitted; a failure is a fate, never an exception."""
+    def apply(self, made: Made) -> list[Fitted]:
+        """Fit what can be fitted, so many at a time; a failure is a fate, never an exception."""
+        rows = np.flatnonzero(made.verdicts.passed(self.after))
+        starts = range(0, len(rows), MOST_AT_ONCE)
+        return [self._try(made, rows[start : start + MOST_AT_ONCE]) for start in starts]
+
+    def _try(self, made: Made, rows: NDArray[np.int64]) -> Fitted:
         try:
-            return self._apply(made)
+            return self._apply(made, rows)
         except _FAILURES as error:
             _LOG.warning("fits of a batch failed", exc_info=True)
-            count = int(made.verdicts.passed(self.after).sum())
-            return _nothing({f"failed: {type(error).__name__}: {error}": count})
+            return _nothing({f"failed: {type(error).__name__}: {error}": len(rows)})
 
-    def _apply(self, made: Made) -> Fitted:
-        passed = made.verdicts.passed(self.after)
-        frame = made.alerts.frame.select(passed)
-        curves = self._curves(frame) if len(frame.index) else []
+    def _apply(self, made: Made, chosen_rows: NDArray[np.int64]) -> Fitted:
+        frame = made.alerts.frame
+        frame = frame.select(np.isin(np.arange(len(frame.index)), chosen_rows))
+        curves = self._curves(frame)
         good = np.array([passes_quality(curve) for curve in curves], dtype=bool)
         chosen = [curve for curve, is_good in zip(curves, good, strict=True) if is_good]
         fits = self.fitter.fit(chosen) if chosen else []
         fates = {"not enough data": int((~good).sum())} | _count(fits)
         if not fits:
             return _nothing(fates)
-        frame, attributes = frame.select(good), made.attributes.filter(passed).filter(good)
+        frame, attributes = frame.select(good), made.attributes[chosen_rows].filter(good)
         rows = fit_rows(fits, frame)
         done = np.array([fit.error is None for fit in fits])
         messages = _messages(frame.select(done), rows.filter(done), attributes.filter(done))

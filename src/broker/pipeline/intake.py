@@ -11,6 +11,7 @@ from broker.errors import DecodeError, PacketError
 from broker.pipeline.ledger import Claim, Intake
 from broker.ports import Gone, SourceBatch
 from broker.surveys import AlertFrame, SchemaResolver, Survey, decode_batch, split_container
+from broker.surveys.payloads import Payloads
 
 MAX_REJECT_BYTES = 1 << 20
 """Of a rejected payload so much is kept; nothing this large was ever an alert packet."""
@@ -25,6 +26,11 @@ class Arrival:
     batch: SourceBatch
     frames: Sequence[AlertFrame]
     rejects: Mapping[int, PacketError]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all payloads."""
+        return int(Payloads.of(self.batch.payloads).sizes.sum())
 
     @property
     def intake(self) -> Intake:
@@ -76,16 +82,15 @@ def arrive(
     resolver: SchemaResolver | None = None,
 ) -> Arrival:
     """Decode a batch; every payload gives alerts or a reject."""
+    batch = replace(batch, payloads=Payloads.of(batch.payloads))
     frames, rejects = decode_batch(batch.payloads, survey, resolver=resolver)
     if several := _several(batch, frames, rejects):
         batch = _split(batch, several)
         frames, rejects = decode_batch(batch.payloads, survey, resolver=resolver)
+    sizes = Payloads.of(batch.payloads).sizes
     too_large = {
-        i: DecodeError(
-            f"the packet has {len(payload):,} bytes, more than the {max_bytes:,} allowed"
-        )
-        for i, payload in enumerate(batch.payloads)
-        if len(payload) > max_bytes
+        i: DecodeError(f"the packet has {sizes[i]:,} bytes, more than the {max_bytes:,} allowed")
+        for i in np.flatnonzero(sizes > max_bytes).tolist()
     }
     if too_large:
         frames = [_without(frame, too_large) for frame in frames]

@@ -79,7 +79,7 @@ class Sinks:
 class Limits:
     """How much travels together, what is too much, and for how long a service is waited for."""
 
-    batch_alerts: int = 1280
+    batch_alerts: int = 2048
     batch_wait_s: float = 0.25
     max_packet_bytes: int = 16 << 20
     patience_s: float = 0.0
@@ -112,16 +112,13 @@ class _Work:
     batch: SourceBatch
     key: BatchKey
     received: int
+    payload_bytes: int
     made: list[products.Made]
     rejects: Sequence[intake.Reject]
 
     @property
     def stored(self) -> int:
         return sum(len(part.alerts.payloads) for part in self.made)
-
-    @property
-    def payload_bytes(self) -> int:
-        return sum(map(len, self.batch.payloads))
 
     def let_go(self) -> None:
         """Free the memory of the packets, which are in the journal."""
@@ -291,7 +288,7 @@ class Pipeline:
         made = [products.make(new, self._filters) for new in intake.new_alerts(arrival, claim)]
         rejects = intake.new_rejects(arrival, claim)
         received = len(ids.source_ids) + len(ids.reject_digests)
-        return _Work(batch, claim.key, received, made, rejects)
+        return _Work(batch, claim.key, received, arrival.payload_bytes, made, rejects)
 
     def _remake(self, kept: Messages) -> list[products.Made]:
         """Make everything anew from packets in the journal."""
@@ -364,7 +361,7 @@ class Pipeline:
         """Fit, and write rows, messages and pictures of the fits."""
         if self._salt2 is None:
             return {}
-        results = [self._salt2.apply(part) for part in made]
+        results = [fitted for part in made for fitted in self._salt2.apply(part)]
         rows = [result.rows for result in results if len(result.rows)]
         if rows:
             table = pl.concat(rows, how="vertical_relaxed")

@@ -22,7 +22,8 @@ Framing = Literal["bare", "container", "compressed container"]
 class Group:
     """Payloads that are decoded together.
 
-    `schemas` are tried in order; `numbers` are the payloads' places in the batch.
+    `schemas` are tried in order; `numbers` are the payloads' places in the batch, `whole` the
+    batch itself where it is this group.
     """
 
     survey: Survey
@@ -34,6 +35,7 @@ class Group:
     offsets: list[int] = field(default_factory=list)
     prefixes: list[bytes] = field(default_factory=list)
     prefix_index: list[int] = field(default_factory=list)
+    whole: Payloads | None = None
 
     def add(self, number: int, payload: bytes, offset: int, prefix: int = -1) -> None:
         """Append a payload; its datum, or the sync marker of its header, is at `offset`."""
@@ -55,7 +57,7 @@ class Group:
         if self.framing == "compressed container":
             return decoder.decode(self.payloads, None, "container")
         starts = np.asarray(self.offsets, np.int64)
-        return decoder.decode(self.payloads, starts, self.framing)
+        return decoder.decode(self.whole or self.payloads, starts, self.framing)
 
     def subset(self, positions: Sequence[int]) -> "Group":
         """Return the payloads at some positions."""
@@ -110,7 +112,7 @@ class Router:
 
     def add_all(self, payloads: Sequence[bytes]) -> None:
         """Put each payload into its group, or its error into `errors`."""
-        found, number = Payloads(payloads), 0
+        found, number = Payloads.of(payloads), 0
         while number < len(found):
             number += self._add_alike(number, found) or self._add_one(number, found)
 
@@ -120,13 +122,15 @@ class Router:
         if seen is None:
             return 0
         count = found.count_starting(seen.prefix, first)
-        alike = found.payloads[first : first + count]
+        alike = found[first : first + count]
         seen.group.extend(first, alike, len(seen.prefix), seen.number)
+        if len(seen.group.payloads) == len(found):
+            seen.group.whole = found
         return count
 
     def _add_one(self, number: int, found: Payloads) -> int:
         """Put one payload; return 1."""
-        payload = found.payloads[number]
+        payload = found[number]
         seen = self._last = self._recognise(payload)
         if seen is not None:
             seen.group.add(number, payload, len(seen.prefix), seen.number)

@@ -34,9 +34,6 @@ HEADER_SIZE = _FIELDS.size + _CRC.size
 TRAILER = struct.Struct("<Q")
 _INDEX_ITEM = 8
 
-_COMPARED = 64
-"""Bytes at the end of a prefix that a payload is held against; a sync marker has 16."""
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -140,16 +137,10 @@ def _number_prefixes(
 
 
 def _tails(messages: Messages) -> Tails:
-    """Take the prefixes off; whoever names a prefix has compared it, so its end tells enough."""
-    count = len(messages.payloads)
-    prefixes = [*messages.prefixes, b""]
+    """Take the prefixes off; the last of them is none."""
+    count, prefixes = len(messages.payloads), [*messages.prefixes, b""]
     which = np.full(count, -1) if messages.prefix_index is None else messages.prefix_index
-    which = which.astype(np.int64) % len(prefixes)
-    tails = Tails(messages.payloads, np.array([len(it) for it in prefixes], np.int64)[which])
-    wrong = tails.first_without([prefix[-_COMPARED:] for prefix in prefixes], which)
-    if wrong >= 0:
-        raise UsageError(f"payload {wrong} does not start with prefix {which[wrong]}")
-    return tails
+    return Tails(messages.payloads, prefixes, which.astype(np.int64) % len(prefixes))
 
 
 def _columns_to_bytes(attributes: pl.DataFrame) -> bytes:

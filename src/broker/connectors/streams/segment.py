@@ -255,7 +255,7 @@ class SegmentWriter:
             file.put(frame.offset, size, frame.header() + body.before_tails, body.tails)
             if self._sync:
                 file.flush(frame.end)
-        except OSError:
+        except (OSError, UsageError):
             file.cut(frame.offset)
             raise
         for prefix in body.new_prefixes:

@@ -16,6 +16,7 @@ from broker.surveys.avro.plan import is_compilable
 from broker.surveys.avro.schema import AvroSchema
 from broker.surveys.avro.shape import Shape
 from broker.surveys.avro.units import Blobs, Part, Units, merge
+from broker.surveys.payloads import Payloads
 
 Framing = Literal["bare", "container"]
 
@@ -131,7 +132,7 @@ class ColumnDecoder:
         framing : {"bare", "container"}
             A bare datum runs to the end of its payload.
         """
-        payloads = payloads if isinstance(payloads, list | tuple) else list(payloads)
+        payloads = Payloads.of(payloads)
         if framing == "container" and (starts is None or self._machine is None):
             return self._decode_slowly(payloads, range(len(payloads)), [])
         part = self._run(_whole(payloads, starts, -1 if framing == "container" else 1))
@@ -188,10 +189,9 @@ def _none(blobs: Blobs) -> Blobs:
     return {path: (at[:0], size[:0]) for path, (at, size) in blobs.items()}
 
 
-def _whole(payloads: Sequence[bytes], starts: NDArray[np.int64] | None, count: int) -> Units:
+def _whole(payloads: Payloads, starts: NDArray[np.int64] | None, count: int) -> Units:
     """Take each payload as one unit."""
-    n = len(payloads)
-    ends = np.fromiter(map(len, payloads), np.int64, n)
+    n, ends = len(payloads), payloads.sizes
     starts = np.zeros(n, np.int64) if starts is None else np.asarray(starts, np.int64)
     starts = np.where((starts < 0) | (starts > ends), ends + 1, starts)
     return Units(payloads, starts, ends, np.full(n, count, np.int64), np.arange(n))

@@ -1,9 +1,7 @@
 """Runs the kernel over units, with room that grows as needed."""
 
-import ctypes
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from broker.surveys.avro.frame import Buffers, Framer, Layout, blobs_of
 from broker.surveys.avro.plan import compile_plan
 from broker.surveys.avro.shape import Shape
 from broker.surveys.avro.units import Part, Units
+from broker.surveys.payloads import Payloads
 
 _FIRST_ITEMS = 16.0
 """Items that a packet's lists are expected to have, before there is experience."""
@@ -121,13 +120,7 @@ def _root_rows(units: Units) -> int:
     return int(np.minimum(promised, units.ends - units.starts + 1).clip(0).sum()) + 1
 
 
-def _places(units: Units) -> tuple[NDArray[np.int64], Any]:
+def _places(units: Units) -> tuple[NDArray[np.int64], Payloads]:
     """Return address, size, start and count of each unit, and what keeps the addresses valid."""
-    n = len(units.data)
-    pointers = (ctypes.c_char_p * n)(*units.data)
-    places = np.empty((n, 4), np.int64)
-    places[:, 0] = np.frombuffer(memoryview(pointers), np.int64, n) if n else 0
-    places[:, 1] = units.ends
-    places[:, 2] = units.starts
-    places[:, 3] = units.counts
-    return places, pointers
+    data = Payloads.of(units.data)
+    return np.column_stack((data.addresses, units.ends, units.starts, units.counts)), data
