@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -114,12 +115,13 @@ def file_names(made: Made, layout: str = "") -> pl.Series:
         ``timestamp`` [ms since 1970], ``date`` (UTC), ``version``, ``object_key``,
         ``object_id``, ``source_key`` and ``source_id``.
     """
-    known = _placeholders(made)
-    pieces = _PLACEHOLDER.split(layout or made.alerts.frame.survey.file_layout)
-    texts = [known[piece] if at % 2 else pl.lit(piece) for at, piece in enumerate(pieces)]
-    ids = made.alerts.frame.keys.select("object_id", "source_id")
-    rows = pl.concat([ids, made.attributes], how="horizontal")
-    return rows.select(pl.concat_str(texts).alias("filename")).to_series()
+    survey, attributes = made.alerts.frame.survey, made.attributes
+    objects = {spot.attribute: None for spot in survey.schema_map.locations("objectid")}
+    used = tuple(name for name in objects if name in attributes.columns)
+    name = _name_expression(layout or survey.file_layout, survey.id_attributes, used)
+    keys = made.alerts.frame.keys
+    rows = attributes.hstack([keys["object_id"], keys["source_id"]])
+    return rows.select(name.alias("filename")).to_series()
 
 
 def check_layout(layout: str) -> str:
@@ -140,29 +142,29 @@ def check_layout(layout: str) -> str:
     return layout
 
 
-def _placeholders(made: Made) -> dict[str, pl.Expr]:
-    survey = made.alerts.frame.survey
+@lru_cache(maxsize=64)
+def _name_expression(
+    layout: str, id_attributes: tuple[str, str], objects: tuple[str, ...]
+) -> pl.Expr:
+    """Return the name over attributes and keys; `objects` are the attributes with object ids."""
     sent = pl.col("kafka.timestamp").cast(pl.Int64)
     arrived = pl.from_epoch(sent, time_unit="ms").dt.strftime("%Y-%m-%d")
-    return {
+    object_word, source_word = map(_last_word, id_attributes)
+    named = [pl.when(pl.col(it).is_not_null()).then(pl.lit(_last_word(it))) for it in objects]
+    known = {
         "topic": pl.col("kafka.topic").fill_null(NO_TOPIC),
         "timestamp": sent.cast(pl.String).fill_null("no_timestamp"),
         "date": arrived.fill_null("no_date"),
         "version": pl.col("schema_version"),
-        "object_key": _object_key(made),
+        "object_key": pl.coalesce(*named, pl.lit(object_word)),
         "object_id": pl.col("object_id").cast(pl.String),
-        "source_key": pl.lit(_last_word(survey.id_attributes[1])),
+        "source_key": pl.lit(source_word),
         "source_id": pl.col("source_id").cast(pl.String),
     }
-
-
-def _object_key(made: Made) -> pl.Expr:
-    """Name the field that an alert's object id comes from; surveys may have several."""
-    frame = made.alerts.frame
-    names = [spot.attribute for spot in frame.survey.schema_map.locations("objectid")]
-    used = [name for name in dict.fromkeys(names) if name in made.attributes.columns]
-    named = [pl.when(pl.col(name).is_not_null()).then(pl.lit(_last_word(name))) for name in used]
-    return pl.coalesce(*named, pl.lit(_last_word(frame.survey.id_attributes[0])))
+    pieces = _PLACEHOLDER.split(layout)
+    return pl.concat_str(
+        [known[piece] if at % 2 else pl.lit(piece) for at, piece in enumerate(pieces)]
+    )
 
 
 def _last_word(attribute: str) -> str:

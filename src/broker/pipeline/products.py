@@ -51,9 +51,11 @@ def make(alerts: NewAlerts, filters: Sequence[Filter]) -> Made:
 def _attributes(alerts: NewAlerts, verdicts: Verdicts) -> pl.DataFrame:
     """Name where each alert came from, what it is, where it lies and what the filters say."""
     origins, keys = alerts.origins, alerts.frame.keys
-    named = [origins.get_column(name).alias(attribute) for attribute, name in _ORIGINS.items()]
+    found = pl.DataFrame([origins[name].alias(attribute) for attribute, name in _ORIGINS.items()])
     parts = (alerts.frame.attributes, healpix_ids(keys["ra"], keys["dec"]), verdicts.attributes())
-    return pl.DataFrame([*named, *(one for part in parts for one in part.get_columns())])
+    for part in parts:
+        found = found.hstack(part)
+    return found
 
 
 def packets(made: Made) -> Messages:
@@ -93,10 +95,17 @@ def tables(made: Made, *, clustered: bool = False) -> Iterator[tuple[str, pl.Dat
     frame = made.alerts.frame
     clustered = clustered or frame.survey.clustered_tables
     extras = _extras(made) if clustered else []
-    yield "alerts", frame.survey.alerts_rows(frame).with_columns(extras)
+    yield "alerts", _with(frame.survey.alerts_rows(frame), extras)
     if frame.survey.source_table.record:
-        yield "DIASource", frame.survey.dia_source_rows(frame).with_columns(extras)
+        yield "DIASource", _with(frame.survey.dia_source_rows(frame), extras)
     yield "verdicts", _verdict_rows(made)
+
+
+def _with(rows: pl.DataFrame, extras: Sequence[pl.Series]) -> pl.DataFrame:
+    """Add columns, or put them in place of those that have their names."""
+    if any(extra.name in rows.columns for extra in extras):
+        return rows.with_columns(extras)
+    return rows.hstack(list(extras))
 
 
 def _extras(made: Made) -> list[pl.Series]:
@@ -108,9 +117,9 @@ def _extras(made: Made) -> list[pl.Series]:
 
 def _verdict_rows(made: Made) -> pl.DataFrame:
     """Return ids and, per filter, the verdict and a bit per cut passed and per cut unknown."""
-    ids = made.alerts.frame.keys.select("object_id", "source_id").get_columns()
-    bits = (one.alias(one.name.replace(".", "_")) for one in made.verdicts.frame.get_columns())
-    return pl.DataFrame([*ids, *bits])
+    bits = made.verdicts.frame.clone()
+    bits.columns = [name.replace(".", "_") for name in bits.columns]
+    return made.alerts.frame.keys.select("object_id", "source_id").hstack(bits)
 
 
 def passed(

@@ -209,10 +209,21 @@ class Fields:
         parent, _, name = path.rpartition(".")
         if parent not in self._opened:
             record = self.find(parent) if parent else None
-            if record is None or not isinstance(record.dtype, pl.Struct):
+            if record is None:
                 return None
-            self._opened[parent] = _by_name(record.struct.unnest())
+            self._opened[parent] = _opened(record)
         return self._opened[parent].get(name)
+
+
+def _opened(record: pl.Series) -> dict[str, pl.Series]:
+    """Return the fields of a record, none if it is something else.
+
+    To ask for the type of a wide record takes longer than to open it.
+    """
+    try:
+        return _by_name(record.struct.unnest())
+    except pl.exceptions.PolarsError:
+        return {}
 
 
 def _by_name(rows: pl.DataFrame) -> dict[str, pl.Series]:
