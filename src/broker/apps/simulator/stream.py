@@ -86,6 +86,8 @@ def endpoints(
     """
     if instance is None and not (sub_id and topic_id):
         raise ValueError("give an instance (survey, testid), or both sub_id and topic_id")
+    if isinstance(instance, str) or (instance is not None and len(instance) != 2):
+        raise ValueError(f"instance must be (survey, testid), not {instance!r}")
     survey, testid = instance if instance is not None else ("", None)
     reservoir = Instance(survey).subscription("alerts", "reservoir")
     own = Instance(survey, testid if isinstance(testid, str) and testid else None)
