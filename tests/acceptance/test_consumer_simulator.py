@@ -363,3 +363,25 @@ def test_the_short_name_is_the_same_function():
     from broker_utils import consumer_sim, consumer_simulator
 
     assert consumer_sim.publish_stream is consumer_simulator.publish_stream
+
+
+@pytest.mark.parametrize(
+    ("rate", "runtime", "pace"),
+    [
+        ((2, "once"), None, "2 alerts, all at once"),
+        ((2, "perSec"), (10, "sec"), "20 alerts, 2 a second, 2 batches"),
+    ],
+)
+def test_the_question_tells_the_pace(rate, runtime, pace):
+    """How many, how fast, from where to where."""
+    asked = []
+    publish_stream(
+        rate,
+        ("ztf", "mytest"),
+        runtime,
+        stream=MemoryStream(),
+        ask=lambda it: asked.append(it) or "n",
+    )
+
+    (question,) = asked
+    assert question.startswith(f"{pace}\nfrom {RESERVOIR}\nto   {TOPIC}\n")

@@ -298,8 +298,9 @@ def _terminal() -> Callable[[str], str] | None:
 def _confirmed(schedule: Schedule, ends: Endpoints, ask: Callable[[str], str] | None) -> bool:
     if ask is None:
         return True
+    pace = f"{schedule.per_s:.4g} a second, {schedule.batches:,} batches"
     words = (
-        f"{schedule.total:,} alerts, {schedule.per_s:.4g} a second, {schedule.batches:,} batches\n"
+        f"{schedule.total:,} alerts, {pace if schedule.runtime_s else 'all at once'}\n"
         f"from {ends.subscription}\nto   {ends.topic}\nContinue? [Y/n] "
     )
     return ask(words).strip().lower() in ("", "y", "yes")
