@@ -121,3 +121,8 @@ class Night:
 def _joined(kind: type, parts: Sequence[object]) -> dict[str, np.ndarray]:
     names: Sequence[str] = kind.__slots__  # type: ignore[attr-defined]
     return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+
+
+def topic_of(survey: Survey, night: date) -> str:
+    """Name the topic that a night seems to come from; the survey itself where it names none."""
+    return survey.topic(night) or survey.name

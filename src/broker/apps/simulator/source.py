@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import polars as pl
 
 from broker.apps.simulator.models import light_for
-from broker.apps.simulator.night import DEFAULT_MIX, FieldPackets, Night
+from broker.apps.simulator.night import DEFAULT_MIX, FieldPackets, Night, topic_of
 from broker.apps.simulator.population import Change
 from broker.apps.simulator.truth import write_truth
 from broker.config import Settings
@@ -179,10 +179,10 @@ class SimulatedSource:
                 self._truth += [part.truth] if self._wishes.truth else []
                 waiting += part.payloads
                 while len(waiting) >= size:
-                    yield self.survey.topic(night), offset, _pop(waiting, size)
+                    yield topic_of(self.survey, night), offset, _pop(waiting, size)
                     offset += size
             if waiting:
-                yield self.survey.topic(night), offset, waiting
+                yield topic_of(self.survey, night), offset, waiting
 
     def _night(self, night: date) -> Iterator[FieldPackets]:
         wishes = self._wishes
