@@ -212,6 +212,17 @@ def test_attributes_and_payloads_pass_through():
     assert found[b"3"] == {"candid": "3", "kafka.topic": "night"}
 
 
+def test_attributes_of_the_service_stay_behind():
+    """A topic with a schema adds some, which no publisher may send."""
+    stream = MemoryStream()
+    told = pl.DataFrame({"candid": ["1"], "googclient_schemaname": ["projects/p/schemas/s"]})
+    stream.publish("ztf-alerts", Messages([b"a"], told), FIRST_KEY)
+
+    run(stream, (1, "once"))
+
+    assert [dict(one.attributes) for one in delivered(stream)] == [{"candid": "1"}]
+
+
 def test_messages_without_attributes_pass_through():
     """They arrive without attributes."""
     stream = MemoryStream()

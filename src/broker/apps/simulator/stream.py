@@ -30,6 +30,9 @@ MOST_A_PULL = 1000
 # A service may answer a pull with nothing while messages are on their way.
 _EMPTY_PULLS = 3
 
+# Pub/Sub adds such attributes to messages of a topic with a schema, and takes them from nobody.
+_OF_SCHEMAS = "googclient_schema"
+
 _FINISHED, _EMPTY = "finished", "empty"
 
 
@@ -145,7 +148,8 @@ class _Pump:
 
 def _attributes(deliveries: Sequence[Delivery]) -> pl.DataFrame:
     """Return attributes as columns; a null where a message lacks one."""
-    names = dict.fromkeys(name for one in deliveries for name in one.attributes)
+    given = dict.fromkeys(name for one in deliveries for name in one.attributes)
+    names = [name for name in given if not name.startswith(_OF_SCHEMAS)]
     columns = {name: [one.attributes.get(name) for one in deliveries] for name in names}
     if not columns:
         return pl.DataFrame({"_": [None] * len(deliveries)}, schema={"_": pl.String})
