@@ -100,6 +100,13 @@ def test_every_form_of_a_run_time(runtime, seconds):
         {"alert_rate": (1, "perWeek")},
         {"alert_rate": "no-such-rate"},
         {"alert_rate": (0, "perSec")},
+        {"alert_rate": (float("inf"), "perSec")},
+        {"alert_rate": ("1", "perSec")},
+        {"alert_rate": (2.5, "once")},
+        {"alert_rate": 5},
+        {"runtime": 60},
+        {"publish_batch_every": 5},
+        {"instance": "ztf"},
         {"runtime": (1, "week")},
         {"runtime": None},
         {"runtime": (0, "sec")},
@@ -203,6 +210,17 @@ def test_attributes_and_payloads_pass_through():
 
     found = {one.payload: dict(one.attributes) for one in delivered(stream)}
     assert found[b"3"] == {"candid": "3", "kafka.topic": "night"}
+
+
+def test_attributes_of_the_service_stay_behind():
+    """A topic with a schema adds some, which no publisher may send."""
+    stream = MemoryStream()
+    told = pl.DataFrame({"candid": ["1"], "googclient_schemaname": ["projects/p/schemas/s"]})
+    stream.publish("ztf-alerts", Messages([b"a"], told), FIRST_KEY)
+
+    run(stream, (1, "once"))
+
+    assert [dict(one.attributes) for one in delivered(stream)] == [{"candid": "1"}]
 
 
 def test_messages_without_attributes_pass_through():
@@ -356,3 +374,25 @@ def test_the_short_name_is_the_same_function():
     from broker_utils import consumer_sim, consumer_simulator
 
     assert consumer_sim.publish_stream is consumer_simulator.publish_stream
+
+
+@pytest.mark.parametrize(
+    ("rate", "runtime", "pace"),
+    [
+        ((2, "once"), None, "2 alerts, all at once"),
+        ((2, "perSec"), (10, "sec"), "20 alerts, 2 a second, 2 batches"),
+    ],
+)
+def test_the_question_tells_the_pace(rate, runtime, pace):
+    """How many, how fast, from where to where."""
+    asked = []
+    publish_stream(
+        rate,
+        ("ztf", "mytest"),
+        runtime,
+        stream=MemoryStream(),
+        ask=lambda it: asked.append(it) or "n",
+    )
+
+    (question,) = asked
+    assert question.startswith(f"{pace}\nfrom {RESERVOIR}\nto   {TOPIC}\n")

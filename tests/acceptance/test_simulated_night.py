@@ -134,6 +134,8 @@ def test_a_replay_from_files_is_the_same(home: Path):
     ("words", "message"),
     [
         (["--testid", "same", "--into", "same"], "cannot be replayed into itself"),
+        (["--into", "False"], "never goes into production"),
+        (["--testid", "other", "--into", "False"], "never goes into production"),
         (["--night", "someday"], "YYYYMMDD"),
         (["--speed", "fast"], "neither a factor"),
         (["--night", "20200101"], "no stored alerts of 2020-01-01"),
@@ -186,6 +188,16 @@ def test_a_load_is_measured(home: Path):
     assert {"commit", "table alerts", "topic ztf-alert_avros"} <= set(report["latency_s"])
     assert all(values["p50"] <= values["p99"] for values in report["latency_s"].values())
     assert not list(home.glob("load-*"))
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1"])
+def test_a_load_of_no_time_is_refused(home: Path, minutes: str):
+    """Before anything runs."""
+    words = ["simulate", "load", "--profile", "ztf-night", "--minutes", minutes]
+    found = CliRunner().invoke(cli, [*words, "--home", str(home)])
+
+    assert found.exit_code == 2
+    assert "'--minutes'" in found.output
 
 
 def test_pictures_of_a_night(home: Path):

@@ -61,6 +61,19 @@ def test_supernovae_are_found_and_fitted_without_model_data(name, bare, tmp_path
     assert (tmp_path / "page.html").read_text().count("<img") == 3
 
 
+@pytest.mark.parametrize("name", SIMULATED)
+def test_alerts_can_have_files_of_their_own(name, bare, tmp_path):
+    """Also of a survey whose stream has no topic of the night, and when they are replayed."""
+    environment = bare | {"PGB_ALERT_FILES": "always", "PGB_HOME": str(tmp_path)}
+
+    made, _ = pgb(environment, "run", f"sim://{name}?alerts=20&model=parametric")
+    again, _ = pgb(environment, "replay", "--survey", name)
+
+    assert (made["stored"], again["stored"]) == (20, 20)
+    for bucket in (f"{name}-alert_avros", f"{name}-alert_avros-replay"):
+        assert len(list((tmp_path / "files" / bucket).rglob("*.avro"))) == 20
+
+
 def test_what_is_at_hand_is_used(tmp_path: Path):
     """Something stands in for what is missing, and for nothing else."""
     for name in ("salt2-2.4", "ztfg", "ztfr"):

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -156,6 +157,33 @@ def test_emulator_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:9")
     with pytest.raises(TransientError, match="no emulator answers"):
         gcp_utils.publish_pubsub("any", b"x", project_id=_PROJECT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda file: gcp_utils.cs_upload_file(file, "a-bucket"),
+        lambda file: gcp_utils.cs_download_file(file.parent, "a-bucket"),
+        lambda _: gcp_utils.insert_rows_bigquery("d.t", [{"n": 1}], project_id=_PROJECT),
+        lambda _: gcp_utils.query_bigquery("SELECT 1", project_id=_PROJECT),
+    ],
+    ids=["upload", "download", "insert", "query"],
+)
+def test_no_emulator_is_waited_for(
+    call: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google's clients would ask one that is not there for minutes."""
+    for name in ("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", _PROJECT)
+    file = tmp_path / "a.txt"
+    file.write_text("content")
+    started = time.monotonic()
+    with pytest.raises(TransientError, match="no emulator answers"):
+        call(file)
+
+    assert time.monotonic() - started < 30
 
 
 def test_files_up_and_down(bucket: storage.Bucket, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("google.cloud.pubsub_v1")
 
+import requests
 from google.api_core import exceptions
 from google.protobuf import duration_pb2, field_mask_pb2
 
@@ -262,3 +263,17 @@ def test_projects_share_the_home(ours: Any) -> None:
     elsewhere = topic.replace("projects/conformance", "projects/other")
 
     assert ours.publisher.get_topic(topic=elsewhere).name == elsewhere
+
+
+def test_forms(ours: Any) -> None:
+    """The REST client of the first broker's TOM sends fields, not JSON; Google takes them."""
+    topic, subscription = ours.pair()
+    ours.publish(topic, b"1", b"2")
+    root = f"http://{ours.address}/v1/{subscription}"
+    pulled = requests.post(f"{root}:pull", data={"maxMessages": 10}, timeout=30).json()
+    ids = [received["ackId"] for received in pulled["receivedMessages"]]
+    answered = requests.post(f"{root}:acknowledge", data={"ackIds": ids}, timeout=30)
+
+    assert len(ids) == 2
+    assert (answered.status_code, answered.json()) == (200, {})
+    assert ours.nothing_comes(subscription)

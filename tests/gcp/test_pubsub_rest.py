@@ -187,6 +187,19 @@ def test_delete(http: Http) -> None:
     assert http("GET", http.topic).status_code == 404
 
 
+def test_fields_in_a_query(http: Http) -> None:
+    """Numbers, truths and lists may stand behind the path."""
+    http.make()
+    http("POST", f"{http.topic}:publish", {"messages": [{"data": "eA=="}, {"data": "eQ=="}]})
+    wanted = {"maxMessages": "5", "returnImmediately": "true"}
+    pulled = http("POST", f"{http.subscription}:pull", **wanted).json()["receivedMessages"]
+    ids = [received["ackId"] for received in pulled]
+    http("POST", f"{http.subscription}:acknowledge", ackIds=ids).raise_for_status()
+
+    assert len(ids) == 2
+    assert http("POST", f"{http.subscription}:pull", **wanted).json() == {}
+
+
 def test_nothing_there(http: Http) -> None:
     """A path that is no resource is not found."""
     assert http("GET", "projects/x/nonsense/y").status_code == 404

@@ -59,10 +59,12 @@ def schema(bus: Bus, client: SchemaServiceClient) -> Schema:
 
 def test_comes_back(client: SchemaServiceClient, schema: Schema) -> None:
     """A schema has a definition and a revision."""
-    found = client.get_schema(request={"name": schema.name, "view": "FULL"})
+    found = client.get_schema(request={"name": schema.name})
+    bare = client.get_schema(request={"name": schema.name, "view": "BASIC"})
 
     assert json.loads(found.definition) == RECORD
-    assert found.revision_id == schema.revision_id
+    assert bare.definition == ""
+    assert found.revision_id == bare.revision_id == schema.revision_id
     assert schema.name in {it.name for it in client.list_schemas(parent=PARENT)}
 
 

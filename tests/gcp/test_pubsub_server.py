@@ -275,6 +275,14 @@ class TestCommand:
         assert f"127.0.0.1:{port} is in use" in done.stderr
         assert "Traceback" not in done.stderr
 
+    def test_port_that_is_none(self, tmp_path: Path) -> None:
+        """A number that no port has is named."""
+        done = refused(tmp_path, "--port", "99999")
+
+        assert done.returncode == 2
+        assert "'--port'" in done.stderr
+        assert "Traceback" not in done.stderr
+
     def test_second_server(self, tmp_path: Path) -> None:
         """A home has one server."""
         with pubsub_ours.running(tmp_path):

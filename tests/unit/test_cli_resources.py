@@ -35,3 +35,12 @@ def test_a_name_keeps_its_instance(name: str, today: str) -> None:
 def test_a_name_of_nothing(name: str) -> None:
     """A word that is no survey's name is nothing's, and the exit code says so."""
     assert _explained(name) == (1, [])
+
+
+@pytest.mark.parametrize("alerts", ["0", "-5"])
+def test_the_cost_of_nothing_is_refused(alerts: str) -> None:
+    """A number of alerts is 1 at least."""
+    result = CliRunner().invoke(cli, ["resources", "--survey", "ztf", "--cost", alerts])
+
+    assert result.exit_code == 2
+    assert "'--cost'" in result.output

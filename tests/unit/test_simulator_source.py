@@ -104,6 +104,19 @@ def test_nights_follow_one_another():
     ]
 
 
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"night": date(9999, 12, 31), "nights": 2}, "no night is 1 nights after 9999-12-31"),
+        ({"seed": 1 << 63}, "64 bits"),
+    ],
+)
+def test_what_is_beyond_numbers_is_named(wishes, words):
+    """Instead of an error of arithmetic."""
+    with pytest.raises(UsageError, match=words):
+        list(source(**wishes).batches(100, 1.0))
+
+
 def test_the_truth_is_written_when_the_source_is_closed(tmp_path):
     """If a folder is named."""
     simulated = source(truth=str(tmp_path))

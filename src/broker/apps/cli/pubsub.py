@@ -13,6 +13,7 @@ from broker.errors import ConfigError, UsageError
 from broker.wiring import Broker
 
 _WORKER = "pubsub"
+_PORT = click.IntRange(0, 65535)
 
 
 @click.group("pubsub")
@@ -22,7 +23,8 @@ def command() -> None:
 
 @command.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=8085, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=_PORT, metavar="PORT", default=8085, show_default=True,
+              help="0 takes a free one.")  # fmt: skip
 @click.option("--from-start", is_flag=True, help="New subscriptions get what is there already.")
 @click.option("--token-file", metavar="FILE", help="Callers must send the token in this file.")
 @click.option("--allow-anyone", is_flag=True, help="Listen on a network without a token.")

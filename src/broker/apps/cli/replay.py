@@ -10,6 +10,7 @@ from broker.apps.cli._options import options, settings_of
 from broker.apps.cli.run import show, take_in
 from broker.connectors.sources.archive import read_night
 from broker.errors import UsageError
+from broker.instance import Instance
 from broker.wiring import Broker
 
 _DEFAULT_TESTID = "replay"
@@ -38,11 +39,18 @@ def command(
     from broker.apps.simulator.replaying import replayed
 
     settings = settings_of(**flags)
-    chosen = replace(settings, testid=target or _DEFAULT_TESTID)
-    if chosen.testid == settings.testid:
-        raise UsageError(f"instance {chosen.testid!r} cannot be replayed into itself: use --into")
+    original = Broker(settings)
+    broker = Broker(replace(settings, testid=target or _DEFAULT_TESTID))
+    _check_apart(original.instance, broker.instance)
     night = None if text is None else read_night(text, f"--night {text!r}")
-    broker = Broker(chosen)
-    with replayed(Broker(settings), origin, night, parse_speed(speed), fetched) as found:
+    with replayed(original, origin, night, parse_speed(speed), fetched) as found:
         made = take_in(broker, found.source, total=found.alerts)
     show(made, broker, list(found.problems), as_json=as_json)
+
+
+def _check_apart(original: Instance, target: Instance) -> None:
+    """Refuse what would add to the alerts of the sky."""
+    if target.testid is None:
+        raise UsageError("a replay never goes into production: name a test instance with --into")
+    if target == original:
+        raise UsageError(f"instance {target.testid!r} cannot be replayed into itself: use --into")

@@ -19,7 +19,9 @@ from broker.wiring import Broker
 @click.command()
 @options("survey", "testid", "json")
 @click.option("--project", metavar="ID", help="Google Cloud project, for the names of buckets.")
-@click.option("--cost", "alerts", type=int, metavar="ALERTS", help="Say what so many cost.")
+@click.option(
+    "--cost", "alerts", type=click.IntRange(min=1), metavar="ALERTS", help="Say what so many cost."
+)
 @click.option(
     "--name", metavar="NAME", help="Say what NAME stands for, an old name too; exit 1 if nothing."
 )

@@ -21,6 +21,8 @@ _DIGITS = tuple("0123456789.")
 _AUTO = "auto"
 _MODELS = click.Choice([_AUTO, "salt2", "toy", "parametric"])
 
+_MINUTES = click.FloatRange(min=0, min_open=True)
+
 
 class _Amount(click.ParamType[tuple[float, str]]):
     """A number and a unit, as ``10perSec`` or ``5min``."""
@@ -63,7 +65,12 @@ def _night(text: str | None) -> date:
 @click.option("--nights", default=1, show_default=True, help="Nights in a row.")
 @click.option("--night", "first", metavar="DATE", help="First night, UTC (default: today).")
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same nights.")
-@click.option("--mix", default="teaching", show_default=True, help="Shares of the populations.")
+@click.option(
+    "--mix",
+    default="teaching",
+    show_default=True,
+    help="teaching, or survey: about the real shares.",
+)
 @click.option("--model", type=_MODELS, default="auto", help="Light curves of type Ia supernovae.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for packets.")
 @click.option("--pictures", is_flag=True, help="Draw distributions instead of writing packets.")
@@ -113,7 +120,7 @@ def night(
     type=click.Path(path_type=Path, dir_okay=False),
     default="report.html",
     show_default=True,
-    help="The page.",
+    help="The page; its numbers are beside it, as .json.",
 )
 @options("survey", "home", "testid", "json")
 def report(truth: Path, out: Path, as_json: bool, **flags: Any) -> None:
@@ -134,7 +141,8 @@ def report(truth: Path, out: Path, as_json: bool, **flags: Any) -> None:
 
 @command.command()
 @click.option("--profile", "name", metavar="NAME", help="A named load; without it they are listed.")
-@click.option("--minutes", default=3.0, show_default=True, help="How long alerts arrive.")
+@click.option("--minutes", type=_MINUTES, metavar="FLOAT", default=3.0,
+              show_default=True, help="How long alerts arrive; at least one visit.")  # fmt: skip
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same alerts.")
 @click.option("--keep", is_flag=True, help="Keep what the broker stored.")
 @options("home", "json")
@@ -190,8 +198,10 @@ def _show_load(made: Any) -> None:
 
 
 @command.command()
-@click.option("--rate", required=True, metavar="RATE", help="As 1perMin, 50once, or a name.")
-@click.option("--runtime", type=_Amount(), metavar="TIME", help="As 30sec, 10min, 2hr, 1night.")
+@click.option("--rate", required=True, metavar="RATE",
+              help="As 50once, 2perSec, 1perMin, 9perHr, 300perNight, or a name.")  # fmt: skip
+@click.option("--runtime", type=_Amount(), metavar="TIME",
+              help="As 30sec, 10min, 2hr, 1night; not needed with once.")  # fmt: skip
 @click.option("--every", default=5.0, show_default=True, help="Seconds between batches.")
 @click.option("--subscription", metavar="NAME", help="Reservoir (default: the survey's own).")
 @click.option("--topic", metavar="NAME", help="Where to (default: alerts of the instance).")

@@ -11,8 +11,6 @@ from broker.apps.cloud.registry import LABEL, Resource
 from broker.connectors.gcp import Cloud, plain_words
 
 _AT_A_TIME = 32
-# Asking for more than this is answered with patience; an emulator is there or it is not.
-_RETRY_S, _EMULATOR_RETRY_S = 30.0, 2.0
 _KEPT_BY_EMULATORS = ("location",)
 
 
@@ -109,10 +107,7 @@ class BucketAdapter:
 
     @property
     def _options(self) -> dict[str, Any]:
-        from google.cloud.storage.retry import DEFAULT_RETRY
-
-        seconds = _EMULATOR_RETRY_S if self._cloud.storage else _RETRY_S
-        return {"retry": DEFAULT_RETRY.with_timeout(seconds), "timeout": 60.0}
+        return {"retry": self._cloud.store_retry, "timeout": 60.0}
 
     def _words(self) -> Any:
         return plain_words("Cloud Storage", self._cloud.project, self._cloud.storage)

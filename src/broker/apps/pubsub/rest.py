@@ -66,6 +66,9 @@ _BODIES = {"CreateSchema": "schema"}
 _CALLS = {call.name: call for call in CALLS}
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
+_FORM = "application/x-www-form-urlencoded"
+_OF_GOOGLE = frozenset({"alt", "key", "prettyPrint"})
+_TRUTHS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
             if self.path == "/":
                 self._send(200, {"pubsub": "ok"})
                 return
-            found = parse(self.command, self.path, body)
+            form = self.headers.get_content_type() == _FORM
+            found = parse(self.command, self.path, body, form=form)
             answer = self.server.services.handler(found.call)(found.message, _Asking())
             self._send(
                 200,
@@ -164,8 +168,17 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def parse(verb: str, target: str, body: bytes) -> _Request:
+def parse(verb: str, target: str, body: bytes, *, form: bool = False) -> _Request:
     """Find the call of an HTTP request.
+
+    Parameters
+    ----------
+    verb, target : str
+        The verb, and the path with its query.
+    body : bytes
+        JSON.
+    form : bool
+        Whether the body may also be a form, as simple clients send what they get as fields.
 
     Raises
     ------
@@ -182,12 +195,15 @@ def parse(verb: str, target: str, body: bytes) -> _Request:
     call = _CALLS[route[0]]
     path = f"{parent}/{kind}/{name}" if name is not None else parent
     query = parse_qsl(url.query)
-    content = _content(call, body) | _fields(query)
+    content = _content(call, body, form=form) | _fields(call, query)
     message = _message(call, _placed(content, route[1].split("."), path))
     return _Request(call, message, _INTEGERS in query)
 
 
-def _content(call: Call, body: bytes) -> dict[str, Any]:
+def _content(call: Call, body: bytes, *, form: bool) -> dict[str, Any]:
+    # Of a body that is JSON curl says that it is a form, unless it is told otherwise.
+    if form and not body.lstrip().startswith(b"{"):
+        return _fields(call, parse_qsl(body.decode(errors="replace")))
     try:
         content = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:
@@ -197,10 +213,22 @@ def _content(call: Call, body: bytes) -> dict[str, Any]:
     return {_BODIES[call.name]: content} if call.name in _BODIES else content
 
 
-def _fields(query: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Return the fields in a query; those with a dollar or of Google's own are not ours."""
-    ours = {key: value for key, value in query if not key.startswith("$")}
-    return {key: ours[key] for key in ours.keys() - {"alt", "key", "prettyPrint"}}
+def _fields(call: Call, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return the fields of a query or form; those with a dollar or of Google's own are not ours."""
+    found: dict[str, Any] = {}
+    empty = call.request()
+    known = empty.DESCRIPTOR
+    for key, text in given:
+        if key.startswith("$") or key in _OF_GOOGLE:
+            continue
+        field = known.fields_by_camelcase_name.get(key) or known.fields_by_name.get(key)
+        is_truth = field is not None and field.type == field.TYPE_BOOL
+        value = _TRUTHS.get(text, text) if is_truth else text
+        if field is not None and hasattr(getattr(empty, field.name), "append"):
+            found.setdefault(key, []).append(value)
+        else:
+            found[key] = value
+    return found
 
 
 def _placed(content: dict[str, Any], place: Sequence[str], path: str) -> dict[str, Any]:

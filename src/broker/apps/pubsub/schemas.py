@@ -17,7 +17,7 @@ from broker.apps.pubsub.protocol import Message, response_of
 from broker.apps.pubsub.refusals import Code, Refusal, already_exists, invalid, not_found
 
 _KIND = "schema"
-_FULL = 2
+_BASIC, _FULL = 1, 2
 _JSON, _BINARY = 1, 2
 _AT = "@"
 
@@ -59,7 +59,7 @@ class Schemas:
         name, _, revision = path.name.partition(_AT)
         plain = Path(path.project, path.kind, name)
         found = self._revision(plain, revision) if revision else self._newest(plain)
-        return _shown(found, request.view)
+        return _shown(found, request.view or _FULL)
 
     def list_schemas(self, request: Message) -> Message:
         """List the newest revisions."""
@@ -67,7 +67,7 @@ class Schemas:
         names = sorted({name.split(_AT)[0] for name in self._catalogue.names(_KIND)})
         chosen, token = page(names, request.page_size, request.page_token)
         found = [self._newest(Path(project, "schemas", name)) for name in chosen]
-        shown = [_shown(schema, request.view) for schema in found]
+        shown = [_shown(schema, request.view or _BASIC) for schema in found]
         return response_of("ListSchemas")(schemas=shown, next_page_token=token)
 
     def list_schema_revisions(self, request: Message) -> Message:
@@ -76,7 +76,7 @@ class Schemas:
         self._newest(path)
         oldest_first = self._revisions(path.name)[::-1]
         found, token = page(oldest_first, request.page_size, request.page_token)
-        shown = [_shown(_named(schema, path), request.view) for schema in found]
+        shown = [_shown(_named(schema, path), request.view or _BASIC) for schema in found]
         return response_of("ListSchemaRevisions")(schemas=shown, next_page_token=token)
 
     def delete_schema_revision(self, request: Message) -> Message:

@@ -16,7 +16,7 @@ from broker.apps.simulator.load import (
     report_on,
 )
 from broker.apps.simulator.models import light_for
-from broker.apps.simulator.night import Night
+from broker.apps.simulator.night import Night, topic_of
 from broker.config import load_settings
 from broker.errors import ConfigError
 from broker.pipeline.fitting import Salt2Stage
@@ -47,7 +47,7 @@ def drive(profile: Profile, seconds: float, home: Path, seed: int = 1) -> LoadRe
     packets = chain.from_iterable(part.payloads for part in simulated.fields())
     _warm_up(profile, packets, home / "warm-up")
     source = LoadSource(
-        Prefetch(packets), due_times(profile, seconds), broker.record, survey.topic(night)
+        Prefetch(packets), due_times(profile, seconds), broker.record, topic_of(survey, night)
     )
     with broker.working():
         try:

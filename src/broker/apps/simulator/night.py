@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from itertools import count
 
@@ -19,6 +19,7 @@ from broker.surveys import Survey
 from broker.surveys.synthetic.columns import MOST_FIELDS, Epochs, FieldNight, Objects, Visits
 
 DEFAULT_MIX = "teaching"
+_MOST_SEED = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Night:
     Raises
     ------
     UsageError
-        If the survey cannot be simulated, or has no such mix.
+        If the survey cannot be simulated, has no such mix, or the seed has more than 64 bits.
     """
 
     survey: Survey
@@ -56,6 +57,10 @@ class Night:
     seed: int = 1
     mix: str = DEFAULT_MIX
     type_ia: Change = parametric_type_ia
+
+    def __post_init__(self) -> None:
+        if not -_MOST_SEED <= self.seed < _MOST_SEED:
+            raise UsageError(f"seed {self.seed} is too large: it has 64 bits at most")
 
     @cached_property
     def cadence(self) -> Cadence:
@@ -121,3 +126,22 @@ class Night:
 def _joined(kind: type, parts: Sequence[object]) -> dict[str, np.ndarray]:
     names: Sequence[str] = kind.__slots__  # type: ignore[attr-defined]
     return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+
+
+def topic_of(survey: Survey, night: date) -> str:
+    """Name the topic that a night seems to come from; the survey itself where it names none."""
+    return survey.topic(night) or survey.name
+
+
+def night_after(first: date, number: int) -> date:
+    """Return the night that is `number` nights after the first.
+
+    Raises
+    ------
+    UsageError
+        If the calendar ends before it.
+    """
+    try:
+        return first + timedelta(days=number)
+    except OverflowError as error:
+        raise UsageError(f"no night is {number} nights after {first}") from error

@@ -1,7 +1,9 @@
 """How fast the consumer simulator publishes: rates, run times and the schedule they make."""
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, isfinite
+from numbers import Real
+from typing import Any, cast
 
 from broker.apps.simulator.cadence import named_rates
 
@@ -82,7 +84,7 @@ def make_schedule(
         If a unit or name is not known, a number is not positive, or the run time is missing.
     """
     number, unit = resolve_rate(alert_rate)
-    every, every_unit = publish_batch_every
+    every, every_unit = _amount(publish_batch_every, "publish_batch_every", (5, "sec"))
     if every_unit != "sec":
         raise ValueError(f"publish_batch_every is in 'sec', not {every_unit!r}")
     if not every > 0:
@@ -91,9 +93,10 @@ def make_schedule(
         return Schedule(0.0, float(every), 0.0, int(number))
     if runtime is None:
         raise ValueError("runtime is required, e.g. (10, 'min'), unless the rate's unit is 'once'")
-    runtime_s = runtime[0] * _seconds(runtime[1], TIME_UNITS, "runtime")
+    length, length_unit = _amount(runtime, "runtime", (10, "min"))
+    runtime_s = length * _seconds(length_unit, TIME_UNITS, "runtime")
     if not runtime_s > 0:
-        raise ValueError(f"runtime must be above 0, not {runtime[0]}")
+        raise ValueError(f"runtime must be above 0, not {length}")
     per_s = number / _seconds(unit, RATE_UNITS, "alert_rate")
     return Schedule(per_s, float(every), runtime_s, round(per_s * runtime_s))
 
@@ -111,12 +114,22 @@ def resolve_rate(alert_rate: Amount | str) -> Amount:
         if alert_rate not in known:
             raise ValueError(f"unknown rate {alert_rate!r}; named are: {', '.join(sorted(known))}")
         return known[alert_rate]
-    number, unit = alert_rate
+    number, unit = _amount(alert_rate, "alert_rate", (100, "perMin"))
     if unit != _ONCE:
         _seconds(unit, RATE_UNITS, "alert_rate")
+    elif number % 1:
+        raise ValueError(f"alert_rate must be a whole number of alerts with 'once', not {number}")
     if not number > 0:
         raise ValueError(f"alert_rate must be above 0, not {number}")
     return number, unit
+
+
+def _amount(value: Any, what: str, example: Amount) -> Amount:
+    """Return number and unit of an argument."""
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    if not (is_pair and isinstance(value[0], Real) and isfinite(value[0])):
+        raise ValueError(f"{what} must be a number and a unit, such as {example}; not {value!r}")
+    return cast(Amount, tuple(value))
 
 
 def _seconds(unit: str, known: dict[str, float], what: str) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from broker.apps.simulator.night import topic_of
 from broker.apps.simulator.replay import (
     PacketLog,
     ReplaySource,
@@ -76,7 +77,7 @@ def replayed(
         log, problems = _log(original, origin, night, scratch, fetch)
         stored = _stored(log, original, night, problems)
         first = stored.index["mjd"][0]
-        topic = original.survey.topic(night or date.fromordinal(int(first) + 678576))
+        topic = topic_of(original.survey, night or date.fromordinal(int(first) + 678576))
         yield Replay(ReplaySource(stored, topic, speed), len(stored), problems)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -12,7 +12,13 @@ from urllib.parse import parse_qsl, urlsplit
 import polars as pl
 
 from broker.apps.simulator.models import light_for
-from broker.apps.simulator.night import DEFAULT_MIX, FieldPackets, Night
+from broker.apps.simulator.night import (
+    DEFAULT_MIX,
+    FieldPackets,
+    Night,
+    night_after,
+    topic_of,
+)
 from broker.apps.simulator.population import Change
 from broker.apps.simulator.truth import write_truth
 from broker.config import Settings
@@ -173,16 +179,16 @@ class SimulatedSource:
     def _chunks(self, size: int) -> Iterator[tuple[str, int, list[bytes]]]:
         """Yield topic, first offset and packets, at most `size` at a time."""
         for number in range(self._wishes.nights):
-            night = self._wishes.night + timedelta(days=number)
+            night = night_after(self._wishes.night, number)
             offset, waiting = 0, list[bytes]()
             for part in self._night(night):
                 self._truth += [part.truth] if self._wishes.truth else []
                 waiting += part.payloads
                 while len(waiting) >= size:
-                    yield self.survey.topic(night), offset, _pop(waiting, size)
+                    yield topic_of(self.survey, night), offset, _pop(waiting, size)
                     offset += size
             if waiting:
-                yield self.survey.topic(night), offset, waiting
+                yield topic_of(self.survey, night), offset, waiting
 
     def _night(self, night: date) -> Iterator[FieldPackets]:
         wishes = self._wishes

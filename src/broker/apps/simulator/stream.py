@@ -30,6 +30,9 @@ MOST_A_PULL = 1000
 # A service may answer a pull with nothing while messages are on their way.
 _EMPTY_PULLS = 3
 
+# Pub/Sub adds such attributes to messages of a topic with a schema, and takes them from nobody.
+_OF_SCHEMAS = "googclient_schema"
+
 _FINISHED, _EMPTY = "finished", "empty"
 
 
@@ -86,6 +89,8 @@ def endpoints(
     """
     if instance is None and not (sub_id and topic_id):
         raise ValueError("give an instance (survey, testid), or both sub_id and topic_id")
+    if isinstance(instance, str) or (instance is not None and len(instance) != 2):
+        raise ValueError(f"instance must be (survey, testid), not {instance!r}")
     survey, testid = instance if instance is not None else ("", None)
     reservoir = Instance(survey).subscription("alerts", "reservoir")
     own = Instance(survey, testid if isinstance(testid, str) and testid else None)
@@ -143,7 +148,8 @@ class _Pump:
 
 def _attributes(deliveries: Sequence[Delivery]) -> pl.DataFrame:
     """Return attributes as columns; a null where a message lacks one."""
-    names = dict.fromkeys(name for one in deliveries for name in one.attributes)
+    given = dict.fromkeys(name for one in deliveries for name in one.attributes)
+    names = [name for name in given if not name.startswith(_OF_SCHEMAS)]
     columns = {name: [one.attributes.get(name) for one in deliveries] for name in names}
     if not columns:
         return pl.DataFrame({"_": [None] * len(deliveries)}, schema={"_": pl.String})
@@ -296,8 +302,9 @@ def _terminal() -> Callable[[str], str] | None:
 def _confirmed(schedule: Schedule, ends: Endpoints, ask: Callable[[str], str] | None) -> bool:
     if ask is None:
         return True
+    pace = f"{schedule.per_s:.4g} a second, {schedule.batches:,} batches"
     words = (
-        f"{schedule.total:,} alerts, {schedule.per_s:.4g} a second, {schedule.batches:,} batches\n"
+        f"{schedule.total:,} alerts, {pace if schedule.runtime_s else 'all at once'}\n"
         f"from {ends.subscription}\nto   {ends.topic}\nContinue? [Y/n] "
     )
     return ask(words).strip().lower() in ("", "y", "yes")

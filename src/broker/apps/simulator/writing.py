@@ -1,13 +1,13 @@
 """Simulated nights on disk: one file an alert, with the truth beside them."""
 
 from collections.abc import Iterable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
 from broker.apps.simulator.models import light_for
-from broker.apps.simulator.night import FieldPackets, Night
+from broker.apps.simulator.night import FieldPackets, Night, night_after
 from broker.apps.simulator.truth import write_truth
 from broker.errors import UsageError
 from broker.surveys import Survey
@@ -35,7 +35,7 @@ def simulate_nights(
         raise UsageError("a simulation has at least one night of one alert")
     light = light_for(model, broker)
     for number in range(nights):
-        day = first + timedelta(days=number)
+        day = night_after(first, number)
         yield day, Night(broker.survey, day, seed, mix, light).alerts(alerts)
 
 

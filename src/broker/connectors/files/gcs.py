@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from functools import cached_property
 from threading import Lock
 from typing import Any, Self
 
@@ -20,9 +19,6 @@ _DEFAULT_TYPE = "application/octet-stream"
 _MOST_NAME_BYTES = 1024
 _CONNECTIONS = 64
 _TIMEOUT_S = (5.0, 60.0)
-# An emulator is there or it is not; the service is given time to get over a bad minute.
-_RETRY_S = 30.0
-_EMULATOR_RETRY_S = 2.0
 _BIG_BYTES = 8 << 20
 _LISTED = "items(name,size,metadata,contentType),nextPageToken"
 
@@ -43,6 +39,7 @@ class GcsFiles:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._client = _ready_for_many_threads(cloud.store)
+        self._retry = cloud.store_retry
         self._making = Lock()
 
     @classmethod
@@ -194,13 +191,6 @@ class GcsFiles:
 
     def _words(self) -> AbstractContextManager[None]:
         return plain_words("Cloud Storage", self._cloud.project, self._cloud.storage)
-
-    @cached_property
-    def _retry(self) -> Any:
-        from google.cloud.storage.retry import DEFAULT_RETRY
-
-        seconds = _EMULATOR_RETRY_S if self._cloud.storage else _RETRY_S
-        return DEFAULT_RETRY.with_timeout(seconds).with_delay(0.2, 5.0, 2.0)
 
 
 def _ready_for_many_threads(client: Any) -> Any:

@@ -18,6 +18,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 
+# An emulator is there or it is not; a service is given time to get over a bad minute.
+_STORE_RETRY_S, _EMULATOR_RETRY_S = 30.0, 2.0
+
 
 @dataclass(frozen=True)
 class Cloud:
@@ -95,6 +98,14 @@ class Cloud:
                 credentials=AnonymousCredentials(),
                 client_options={"api_endpoint": self.storage},
             )
+
+    @cached_property
+    def store_retry(self) -> Any:
+        """Return how long a request to Cloud Storage is repeated."""
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        seconds = _EMULATOR_RETRY_S if self.storage else _STORE_RETRY_S
+        return DEFAULT_RETRY.with_timeout(seconds).with_delay(0.2, 5.0, 2.0)
 
     @cached_property
     def warehouse(self) -> Any:

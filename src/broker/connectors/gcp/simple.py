@@ -14,6 +14,7 @@ import polars as pl
 from broker.connectors.gcp.clients import Cloud
 from broker.connectors.gcp.errors import plain_words
 from broker.connectors.gcp.pubsub import PubSub
+from broker.connectors.tables.bigquery_loads import Service
 from broker.connectors.tables.bigquery_rows import parquet_of
 from broker.connectors.tables.bigquery_schema import fields_of
 from broker.errors import UsageError
@@ -169,7 +170,8 @@ def insert_rows(cloud: Cloud, table_id: str, rows: Iterable[Mapping[str, Any]]) 
     with plain_words("BigQuery", cloud.project, cloud.bigquery):
         table = _table(cloud, table_id, keys)
         for start, part in _row_parts(given):
-            errors = cloud.warehouse.insert_rows(table, part, ignore_unknown_values=True)
+            options = {"ignore_unknown_values": True, **Service(cloud).options}
+            errors = cloud.warehouse.insert_rows(table, part, **options)
             found += [{**each, "index": each["index"] + start} for each in errors]
     return found
 
@@ -190,13 +192,16 @@ def load_dataframe(
     from google.cloud import bigquery
 
     rows, path = pl.from_pandas(frame.reset_index()), _full(cloud, table_id)
+    service = Service(cloud)
     config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND")
     with plain_words("BigQuery", cloud.project, cloud.bigquery):
         if use_schema:
-            config.schema = cloud.warehouse.get_table(path).schema
+            config.schema = cloud.warehouse.get_table(path, **service.options).schema
             rows = _fitted(rows, [column.name for column in config.schema], tell)
         data = BytesIO(parquet_of(rows, config.schema or fields_of(rows)))
-        job = cloud.warehouse.load_table_from_file(data, path, job_config=config)
+        job = cloud.warehouse.load_table_from_file(
+            data, path, job_config=config, num_retries=service.uploads
+        )
         job.result()
     tell(f"Loaded {job.output_rows} rows into table {table_id}. Errors: {job.errors or 'none'}")
 
@@ -209,8 +214,11 @@ def query(cloud: Cloud, text: str, job_config: Any = None) -> Any:
     NotFoundError, ForbiddenError, RefusedError, TransientError
         If BigQuery does not start it.
     """
+    # A query that fails for a moment is started again, which an emulator's never is.
+    again = {"job_retry": None} if cloud.bigquery else {}
+    options = {"job_config": job_config, **Service(cloud).options, **again}
     with plain_words("BigQuery", cloud.project, cloud.bigquery):
-        return cloud.warehouse.query(text, job_config=job_config)
+        return cloud.warehouse.query(text, **options)
 
 
 def download(cloud: Cloud, folder: Path, bucket: str, prefix: str | None = None) -> list[Path]:
@@ -226,7 +234,8 @@ def download(cloud: Cloud, folder: Path, bucket: str, prefix: str | None = None)
         If Cloud Storage does not give them.
     """
     with plain_words("Cloud Storage", cloud.project, cloud.storage):
-        blobs = [it for it in cloud.store.list_blobs(bucket, prefix=prefix) if it.name[-1:] != "/"]
+        listed = cloud.store.list_blobs(bucket, prefix=prefix, retry=cloud.store_retry)
+        blobs = [it for it in listed if it.name[-1:] != "/"]
         files: dict[str, Any] = {}
         for blob in blobs:
             other = files.setdefault(blob.name.rsplit("/", 1)[-1], blob)
@@ -234,7 +243,7 @@ def download(cloud: Cloud, folder: Path, bucket: str, prefix: str | None = None)
                 raise UsageError(f"{other.name} and {blob.name} of {bucket} would be one file")
         folder.mkdir(parents=True, exist_ok=True)
         for name, blob in files.items():
-            blob.download_to_filename(folder / name)
+            blob.download_to_filename(folder / name, retry=cloud.store_retry)
     return [folder / name for name in files]
 
 
@@ -247,7 +256,8 @@ def upload(cloud: Cloud, file: Path, bucket: str, name: str | None = None) -> No
         If Cloud Storage does not take it.
     """
     with plain_words("Cloud Storage", cloud.project, cloud.storage):
-        cloud.store.bucket(bucket).blob(name or file.name).upload_from_filename(file)
+        blob = cloud.store.bucket(bucket).blob(name or file.name)
+        blob.upload_from_filename(file, retry=cloud.store_retry)
 
 
 def _pulled(pubsub: PubSub, path: str, most: int, what: str) -> list[Any]:
@@ -286,7 +296,7 @@ def _full(cloud: Cloud, table_id: str) -> str:
 
 @lru_cache(maxsize=256)
 def _table(cloud: Cloud, table_id: str, _keys: frozenset[str]) -> Any:
-    return cloud.warehouse.get_table(_full(cloud, table_id))
+    return cloud.warehouse.get_table(_full(cloud, table_id), **Service(cloud).options)
 
 
 def _fitted(rows: pl.DataFrame, columns: Sequence[str], tell: Callable[[str], Any]) -> Any:
