@@ -8,6 +8,7 @@ from broker.config import Settings
 from broker.connectors.sources.generated import GeneratedSource
 from broker.pipeline.copies import Copies
 from broker.pipeline.runner import Limits, Pipeline, Report, Sinks
+from broker.ports import Source
 from broker.wiring import Broker
 
 
@@ -36,9 +37,14 @@ class Fused:
 
 
 def run(
-    home: Path, packets: list[bytes], copies: Copies, layout: str = "", patience_s: float = 0
+    home: Path,
+    packets: list[bytes] | Source,
+    copies: Copies,
+    layout: str = "",
+    patience_s: float = 0,
 ) -> Report:
     """Take the packets into a home, with copies of them elsewhere."""
+    source = GeneratedSource(packets) if isinstance(packets, list) else packets
     broker = Broker(Settings(home=str(home), worker="w1" if home.name == "other" else "w0"))
     name = broker.instance.name
     logs = (broker.stream.log(name("alerts")), broker.stream.log(name("deadletters")))
@@ -49,7 +55,7 @@ def run(
     )
     try:
         with broker.working():
-            return pipeline.run(GeneratedSource(packets))
+            return pipeline.run(source)
     finally:
         broker.stream.close()
         broker.ledger.close_file()

@@ -42,7 +42,8 @@ class SourceBatch:
 
     `origins` has one row a payload: ``topic`` (str), ``partition`` (int32), ``offset``
     (int64), ``timestamp_ms`` (int64), each null where the source has none, and ``place``
-    (str), which tells a person where to look. `gaps` are offsets that the source found
+    (str), which tells a person where to look. A source of messages adds ``message_id`` (str).
+    `gaps` are offsets that the source found
     missing while it took the batch; they may come without any payload.
     """
 

@@ -1,17 +1,22 @@
 """Packets also go to a file each and to a bus, where these are asked for."""
 
 import logging
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from broker.config import Settings
 from broker.connectors.files.folder import FolderFiles
 from broker.connectors.files.memory import MemoryFiles
+from broker.connectors.sources.generated import GeneratedSource
 from broker.connectors.streams.local import LocalStream
 from broker.errors import ConfigError, TransientError
 from broker.pipeline.copies import STAGE, Copies, check_layout
+from broker.ports import SourceBatch
 from broker.surveys import DEFAULT_SURVEY, get_survey
 from broker.wiring import Broker
 from crashing import CrashError, Fused, run
@@ -49,6 +54,31 @@ def test_each_alert_gets_a_file_with_its_ids(tmp_path: Path, packets: list[bytes
         assert info.metadata["objectId"] == object_id
         assert f"{info.metadata['candid']}.avro" == file
         assert {"ra", "dec", "contentType"} <= set(info.metadata)
+
+
+class Messages(GeneratedSource):
+    """Packets as a service's messages: with ids, offsets of no partition and an empty topic."""
+
+    def batches(self, max_payloads: int, max_wait_s: float) -> Iterator[SourceBatch]:
+        """Say so in each batch's origins."""
+        for batch in super().batches(max_payloads, max_wait_s):
+            told = batch.origins.with_columns(
+                pl.lit("").alias("topic"),
+                pl.int_range(pl.len()).alias("offset"),
+                pl.format("m{}", pl.int_range(pl.len())).alias("message_id"),
+            )
+            yield replace(batch, origins=told)
+
+
+def test_a_file_tells_the_message_that_it_came_in(tmp_path: Path, packets: list[bytes]) -> None:
+    """The bare id, as the first broker wrote it; what is not told of Kafka does no harm."""
+    files = FolderFiles(tmp_path / "files")
+
+    run(tmp_path / "home", Messages(packets[:3]), Copies(files))
+
+    found = list(files.list(BUCKET))
+    assert {info.metadata["file_origin_message_id"] for info in found} == {"m0", "m1", "m2"}
+    assert {info.name.split("/")[0] for info in found} == {"no_topic"}
 
 
 def test_announcements_name_file_and_alert(tmp_path: Path, packets: list[bytes]) -> None:

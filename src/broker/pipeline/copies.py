@@ -78,9 +78,10 @@ class Copies:
 def _jobs(made: Made, layout: str) -> Iterator[tuple[str, bytes, Mapping[str, str]]]:
     """Yield name, bytes and metadata of each alert's file."""
     keys, (object_key, source_key) = made.alerts.frame.keys, _id_names(made)
+    origins = made.alerts.origins
     told = pl.DataFrame(
         {
-            "file_origin_message_id": made.alerts.origins["place"],
+            "file_origin_message_id": origins.get_column("message_id", default=origins["place"]),
             object_key: keys["object_id"],
             source_key: keys["source_id"],
             "ra": keys["ra"],
@@ -152,7 +153,7 @@ def _name_expression(
     object_word, source_word = map(_last_word, id_attributes)
     named = [pl.when(pl.col(it).is_not_null()).then(pl.lit(_last_word(it))) for it in objects]
     known = {
-        "topic": pl.col("kafka.topic").fill_null(NO_TOPIC),
+        "topic": pl.col("kafka.topic").replace("", None).fill_null(NO_TOPIC),
         "timestamp": sent.cast(pl.String).fill_null("no_timestamp"),
         "date": arrived.fill_null("no_date"),
         "version": pl.col("schema_version"),

@@ -159,7 +159,7 @@ def _offset_ranges(origins: pl.DataFrame) -> pl.DataFrame:
     """Return first, last and count of the offsets of each unbroken range."""
     if origins["offset"].null_count() == len(origins):
         return _NO_RANGES
-    known = origins.filter(pl.col("offset").is_not_null())
+    known = origins.drop_nulls(["topic", "partition", "offset"])
     order = known.sort("topic", "partition", "offset")
     partition = ["topic", "partition"]
     broken = (pl.col("offset").diff().over(partition) > 1).fill_null(False)

@@ -288,7 +288,7 @@ class _Inbox(Scheduler):  # type: ignore[misc]
 
 
 def _origins(messages: Sequence[Any], subscription: str) -> pl.DataFrame:
-    """Return where messages were in Kafka, if anywhere; a message's place names its id."""
+    """Return where messages were in Kafka, if anywhere, and their ids."""
     attributes = [it.attributes for it in messages]
     columns = {
         "topic": [_attribute(each, "topic") for each in attributes],
@@ -298,7 +298,8 @@ def _origins(messages: Sequence[Any], subscription: str) -> pl.DataFrame:
         "place": [f"{subscription} message {it.message_id}" for it in messages],
     }
     texts = pl.DataFrame(columns, schema=dict.fromkeys(ORIGIN_SCHEMA, pl.String))
-    return texts.cast(pl.Schema(ORIGIN_SCHEMA), strict=False)
+    ids = pl.Series("message_id", [it.message_id for it in messages], pl.String)
+    return texts.cast(pl.Schema(ORIGIN_SCHEMA), strict=False).with_columns(ids)
 
 
 def _attribute(attributes: Mapping[str, str], name: str) -> str | None:
