@@ -125,9 +125,12 @@ def shape_of(definition: Any) -> Shape:
     Raises
     ------
     DecodeError
-        If it holds itself, is too large, or has arrays whose items take no bytes.
+        If it holds itself, is too large, or is a record or has arrays whose items take no bytes.
     """
-    return _Resolver().value(definition, "", "")
+    shape = _Resolver().value(definition, "", "")
+    if shape.kind == "record" and shape.smallest < 1:
+        raise DecodeError("the schema's record takes no bytes")
+    return shape
 
 
 class _Resolver:
