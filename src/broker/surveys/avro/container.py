@@ -30,6 +30,7 @@ _LONGEST_KEPT = 1 << 20
 _MOST_INFLATED = 1 << 26
 """Bytes that a container's blocks may become together; in columns it may be sixteen times that."""
 
+_NO_FIT = "a value is not what its type allows"
 _TOO_MANY = "the container expands to too many bytes"
 
 FAILURES = (
@@ -44,6 +45,16 @@ FAILURES = (
     ValueError,
 )
 """What fastavro raises on bytes that are not what the schema says."""
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (UnicodeDecodeError, "a string is not UTF-8"),
+    (EOFError, "the packet ends too early"),
+    (StopIteration, "the packet ends too early"),
+    (IndexError, "there is no such branch of the union, or symbol of the enum"),
+    (MemoryError, "a length is beyond the packet's end"),
+    (OverflowError, "a number is too large for its type"),
+)
+"""The same in our words."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +291,8 @@ def read_records(schema: AvroSchema, data: bytes, count: int) -> list[Any]:
     try:
         records = [fastavro.schemaless_reader(stream, schema.fastavro) for _ in range(count)]
     except FAILURES as error:
-        raise DecodeError(f"{type(error).__name__}: {error}"[:200]) from error
+        reason = next((words for kind, words in _REASONS if isinstance(error, kind)), _NO_FIT)
+        raise DecodeError(reason) from error
     if left := len(data) - stream.tell():
         raise DecodeError(f"{left} bytes are left after the record")
     return records
