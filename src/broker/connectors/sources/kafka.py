@@ -39,7 +39,7 @@ from broker.connectors.kafka.offsets import Jump, Offsets, Partition
 from broker.connectors.kafka.place import KafkaPlace, read_place
 from broker.connectors.kafka.topics import TopicWatch
 from broker.connectors.sources.files import ORIGIN_SCHEMA
-from broker.errors import TransientError
+from broker.errors import TransientError, UsageError
 from broker.instance import Instance
 from broker.ports import OffsetGap, SourceBatch
 from broker.surveys import DEFAULT_SURVEY, get_survey
@@ -134,11 +134,22 @@ class KafkaSource:
 
     @classmethod
     def from_url(cls, url: str, settings: Settings, *, follow: bool = False) -> "KafkaSource":
-        """Make the source of ``kafka://bootstrap[,…]/topic[,…]``."""
+        """Make the source of ``kafka://bootstrap[,…]/topic[,…]``.
+
+        Raises
+        ------
+        UsageError
+            If the URL cannot be read, or names no topic where the survey has none of its own.
+        ConfigError
+            If a part of the login is missing, or librdkafka does not take a property.
+        """
         survey = get_survey(settings.survey or DEFAULT_SURVEY)
         instance = Instance(survey.name, settings.testid or None)
+        place = read_place(url, settings, survey)
+        if not place.topics:
+            raise UsageError(f"name a topic of {survey.name}: kafka://host:port/topic")
         return cls(
-            read_place(url, settings, survey),
+            place,
             follow=follow,
             topic_wait_s=settings.kafka_topic_wait_s,
             health_file=health_file(settings, instance),
