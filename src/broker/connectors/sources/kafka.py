@@ -175,6 +175,7 @@ class KafkaSource:
             batch = self._gather(max_payloads, max_wait_s)
             self._unfinished += bool(batch.payloads)
             yield batch
+        self._report_never_filled()
         self._ended = True
         self._close_if_done()
 
@@ -428,6 +429,12 @@ class KafkaSource:
     def _report_empty(self) -> None:
         if self._joined and self._state() == "empty":
             self._say_once(f"{', '.join(self._subscribed)}: there, but empty so far")
+
+    def _report_never_filled(self) -> None:
+        """Say which topics never held a message, when a run ends that read all there was."""
+        filled = {topic for topic, _ in self._ends or {}}
+        if never := [name for name in self._subscribed if name not in filled]:
+            self._say_once(f"{', '.join(never)}: there, but empty so far")
 
     def _say_once(self, words: str) -> None:
         if words not in self._told:
