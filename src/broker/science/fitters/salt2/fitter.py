@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from broker.errors import ConfigError
-from broker.science.fitters.salt2.engine import FastEngine, expand
-from broker.science.fitters.salt2.kernel import Model
-from broker.science.fitters.salt2.picture import draw
 from broker.science.fitters.salt2.presets import (
     DEFAULT,
     MIN_DETECTIONS,
@@ -19,11 +16,12 @@ from broker.science.fitters.salt2.presets import (
     Redshift,
 )
 from broker.science.fitters.salt2.result import Salt2Fit
-from broker.science.fitters.salt2.sncosmo_engine import SncosmoEngine
 from broker.science.fitters.salt2.tables import SourceTables, build_tables
 
+# What is compiled is imported where it is used, as most commands fit nothing.
 if TYPE_CHECKING:
     from broker.alerts.lightcurve import LightCurve
+    from broker.science.fitters.salt2.kernel import Model
 
 
 class Engine(Protocol):
@@ -63,6 +61,8 @@ class Salt2Fitter:
     _engine: Engine = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        from broker.science.fitters.salt2.engine import FastEngine
+
         engine = self.engine or FastEngine(self.tables, self.preset)
         object.__setattr__(self, "_engine", engine)
 
@@ -140,9 +140,12 @@ def make_fitter(
     """
     if engine not in ENGINES:
         raise ConfigError(f"there is no engine {engine!r}; known: {', '.join(ENGINES)}")
-    source = models.source(model or preset.model)
     bandpasses = models.bandpasses(bands)
+    source = models.source(model or preset.model)
     tables = build_tables(source, bandpasses, z_max=max(z_max, preset.z[1]), cache=cache)
+    from broker.science.fitters.salt2.engine import FastEngine
+    from broker.science.fitters.salt2.sncosmo_engine import SncosmoEngine
+
     if engine == "fast":
         return Salt2Fitter(tables, preset, FastEngine(tables, preset, threads))
     return Salt2Fitter(tables, preset, SncosmoEngine(source, bandpasses, preset))
@@ -162,9 +165,11 @@ class Painter:
 
     tables: SourceTables
     preset: Preset = DEFAULT
-    _model: Model = field(init=False, repr=False)
+    _model: "Model" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        from broker.science.fitters.salt2.engine import expand
+
         object.__setattr__(self, "_model", expand(self.tables, self.preset.c))
 
     def draw(self, fit: Salt2Fit, lightcurve: "LightCurve") -> bytes:
@@ -177,6 +182,8 @@ class Painter:
         lightcurve : LightCurve
             What it was made from.
         """
+        from broker.science.fitters.salt2.picture import draw
+
         return draw(fit, lightcurve, self._model, self.tables.coverage.bands)
 
 

@@ -187,11 +187,10 @@ class ModelStore:
         ConfigError
             If it is missing or not pinned.
         """
-        import sncosmo
+        entry, folder = _find(name).entry, str(self.path(name))
+        import sncosmo  # only once it is known that the data is there: it takes a second
 
-        entry = _find(name).entry
         kind = getattr(sncosmo, entry["source"])
-        folder = str(self.path(name))
         return kind(modeldir=folder, name=entry["model"], version=entry["version"])
 
     def bandpasses(self, names: Sequence[str]) -> list[Any]:
