@@ -16,7 +16,12 @@ from broker.science.fitters.salt2.presets import (
     Redshift,
 )
 from broker.science.fitters.salt2.result import Salt2Fit
-from broker.science.fitters.salt2.tables import SourceTables, build_tables
+from broker.science.fitters.salt2.tables import (
+    SourceTables,
+    build_tables,
+    note_tables,
+    recall_tables,
+)
 
 # What is compiled is imported where it is used, as most commands fit nothing.
 if TYPE_CHECKING:
@@ -98,6 +103,10 @@ class Models(Protocol):
         """Return sncosmo bandpasses."""
         ...
 
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """Return a digest of the data of models and bandpasses; empty if it is not known."""
+        ...
+
 
 def make_fitter(
     models: Models,
@@ -140,15 +149,33 @@ def make_fitter(
     """
     if engine not in ENGINES:
         raise ConfigError(f"there is no engine {engine!r}; known: {', '.join(ENGINES)}")
-    bandpasses = models.bandpasses(bands)
-    source = models.source(model or preset.model)
-    tables = build_tables(source, bandpasses, z_max=max(z_max, preset.z[1]), cache=cache)
-    from broker.science.fitters.salt2.engine import FastEngine
+    name, z_max = model or preset.model, max(z_max, preset.z[1])
+    if engine == "fast":
+        from broker.science.fitters.salt2.engine import FastEngine
+
+        tables = _tables(models, name, bands, z_max, cache)
+        return Salt2Fitter(tables, preset, FastEngine(tables, preset, threads))
     from broker.science.fitters.salt2.sncosmo_engine import SncosmoEngine
 
-    if engine == "fast":
-        return Salt2Fitter(tables, preset, FastEngine(tables, preset, threads))
+    bandpasses, source = models.bandpasses(bands), models.source(name)
+    tables = build_tables(source, bandpasses, z_max=z_max, cache=cache)
     return Salt2Fitter(tables, preset, SncosmoEngine(source, bandpasses, preset))
+
+
+def _tables(
+    models: Models, name: str, bands: Sequence[str], z_max: float, cache: Path | None
+) -> SourceTables:
+    """Return tables from the cache where they were made of the same data, else anew."""
+    mark = models.fingerprint([name, *bands]) if cache is not None else ""
+    if cache is not None and mark:
+        known = recall_tables(cache, mark, z_max)
+        if known is not None:
+            return known
+    bandpasses, source = models.bandpasses(bands), models.source(name)
+    tables = build_tables(source, bandpasses, z_max=z_max, cache=cache)
+    if cache is not None and mark:
+        note_tables(cache, mark, z_max, tables)
+    return tables
 
 
 @dataclass(frozen=True, slots=True)

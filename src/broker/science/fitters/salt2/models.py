@@ -203,6 +203,23 @@ class ModelStore:
         """
         return [read_passband(name, self.path(name), _find(name).entry["unit"]) for name in names]
 
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """Return a digest of all files of pinned items, as they are on disk.
+
+        Raises
+        ------
+        ConfigError
+            If one is missing or not pinned.
+        """
+        digest = hashlib.md5(usedforsecurity=False)
+        for name in names:
+            self.path(name)
+            item = _find(name)
+            digest.update(repr((name, item.entry)).encode())
+            for file in item.digests:
+                digest.update(((self._place(item) or self.root) / file).read_bytes())
+        return digest.hexdigest()
+
     def _state(self, item: Item) -> ItemStatus:
         place = self._place(item)
         if place is None:
