@@ -1,5 +1,7 @@
 """Broker files through the command line: pushed, loaded at the next start, rolled back."""
 
+import json
+
 from broker.surveys import DEFAULT_SURVEY, get_survey
 
 LOADING = {"PGB_BROKER_FILES": "home"}
@@ -14,9 +16,10 @@ def _map(tmp_path, name, **lines):
     return f"schema_maps/{DEFAULT_SURVEY}.yaml={file}"
 
 
-def _attributes(pgb):
-    """Return the names of the attributes of the next message."""
-    return set(pgb.json("pull", "alerts", "--max", "1")["attributes"])
+def _attributes(pgb, count):
+    """Return the names of the attributes of the next messages."""
+    lines = pgb("pull", "alerts", "--max", str(count), "--json").splitlines()
+    return [set(json.loads(line)["attributes"]) for line in lines]
 
 
 def test_change_and_rollback(pgb, tmp_path, night):
@@ -31,7 +34,7 @@ def test_change_and_rollback(pgb, tmp_path, night):
     pgb("broker-files", "rollback", "1", "--why", "a try")
     pgb("run", str(packets[2]), environment=LOADING)
 
-    names = [_attributes(pgb) & {"candid", "candidate_candid"} for _ in packets]
+    names = [found & {"candid", "candidate_candid"} for found in _attributes(pgb, 3)]
     assert names == [{"candid"}, {"candidate_candid"}, {"candid"}]
     assert [it["version"] for it in pgb.json("broker-files", "log")] == [1, 2, 3]
     why = [(it["note"]["why"], it["restores"]) for it in pgb.json("broker-files", "list")]

@@ -53,7 +53,7 @@ def mock_cluster() -> Iterator[str]:
     producer = confluent_kafka.Producer(
         {"bootstrap.servers": "mock", "test.mock.num.brokers": 3, "log_level": 0}
     )
-    servers = producer.list_topics(timeout=10).brokers.values()
+    servers = producer.list_topics(timeout=60).brokers.values()
     yield ",".join(f"{it.host}:{it.port}" for it in servers)
     del producer
 

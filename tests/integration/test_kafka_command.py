@@ -115,6 +115,20 @@ def test_empty_topic_of_the_night(kafka: Any, topic: str, pgb: Pgb, produce: Pro
     assert (health_of(pgb)["topics"], health_of(pgb)["state"]) == (topics, "ended")
 
 
+def test_empty_topic_is_told(kafka: Any, topic: str, pgb: Pgb) -> None:
+    """A run that finds nothing says so, and ends well."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient({"bootstrap.servers": kafka.plain})
+    admin.create_topics([NewTopic(topic, 2)])[topic].result()
+
+    process = pgb.start("run", f"kafka://{kafka.plain}/{topic}")
+    _, said = process.communicate(timeout=_PATIENCE_S)
+
+    assert process.returncode == 0
+    assert said.count(f"{topic}: there, but empty so far") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_in_order(
     kafka: Any, topic: str, pgb: Pgb, produce: Produce, number: signal.Signals
@@ -133,8 +147,8 @@ def test_stopped_in_order(
     told = pgb.json("run", place)
     assert told["duplicates"] == 0
     assert time.monotonic() - started < 30
-    assert pgb.json("ledger")["stored"] == 200
-    assert pgb.json("ledger")["gaps"] == []
+    ledger = pgb.json("ledger")
+    assert (ledger["stored"], ledger["gaps"]) == (200, [])
 
 
 def test_stopped_while_the_server_is_away(

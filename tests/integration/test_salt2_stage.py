@@ -17,6 +17,8 @@ from broker.pipeline.reconcile import reconcile, reconcile_sinks
 from broker.science.fitters.salt2.models import ModelStore
 from broker.science.fitters.salt2.presets import Redshift
 from broker.science.fitters.salt2.simulate import Sampling, simulate
+from broker.surveys import get_survey
+from broker.surveys.example import encode_as_sent, example_packet
 from broker.wiring import Broker
 from tests_support import Pgb
 
@@ -54,6 +56,22 @@ def test_the_ledger_adds_up_with_fits(fitted: Broker):
     )
 
     assert [check for check in checks if not check.ok] == []
+
+
+def test_a_survey_whose_passbands_nobody_has_is_run_without_fits(tmp_path: Path):
+    """Where model data is fetched as well: there is nothing to fetch, and that is a line."""
+    decat = get_survey("decat")
+    schema = decat.schemas.get("0.14")
+    assert schema is not None
+    (tmp_path / "alert.avro").write_bytes(encode_as_sent(decat, schema, example_packet(schema)))
+    pgb = Pgb(tmp_path / "home")
+    places = {"PGB_FETCH_MODELS": "once", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    alert = str(tmp_path / "alert.avro")
+    _, said = pgb.start("run", alert, "--survey", "decat", environment=places).communicate()
+
+    assert "no SALT2 fits in this run: no model data is pinned as 'sdssg'" in said
+    assert pgb.json("ledger", "--survey", "decat")["stored"] == 1
 
 
 def test_rows_have_the_original_columns_and_say_how_they_were_made(fitted: Broker):

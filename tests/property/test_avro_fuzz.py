@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from avro_cases import compare, damage, make_schema, make_value
+from avro_cases import (
+    SQUEEZE,
+    compare,
+    compare_containers,
+    damage,
+    make_container,
+    make_schema,
+    make_value,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +56,15 @@ def test_every_truncation(seed: int) -> None:
 def test_any_bytes(seed: int, data: bytes) -> None:
     """Any bytes at all are taken as fastavro takes them."""
     compare(batch(seed, 0)[0], [data, data[1:], data * 3])
+
+
+@given(st.integers(0, 2**32), st.sampled_from(sorted(SQUEEZE)))
+@settings(deadline=None, max_examples=40)
+def test_damaged_containers(seed: int, codec: str) -> None:
+    """Columns and dicts agree for any blocks, codec and damage."""
+    schema, rng = make_schema(seed), random.Random(seed)
+
+    compare_containers(schema, [make_container(rng, schema, codec) for _ in range(8)])
 
 
 def real_packets(folder: Path) -> list[bytes]:
@@ -100,6 +117,9 @@ def main() -> None:
         rng = random.Random(seed)
         compare(decoder, bodies + [damage(rng, body) for body in bodies * 8])
         compare(decoder, [bodies[0][:end] for end in range(min(len(bodies[0]), 200))])
+        codec = rng.choice(sorted(SQUEEZE))
+        containers = [make_container(rng, decoder.schema, codec) for _ in range(6)]
+        compare_containers(decoder.schema, containers)
     real = damage_real(_REAL, 5) if _REAL.is_dir() else 0
     print(f"checked, {real} real packets too")
 

@@ -126,6 +126,74 @@ def test_fallback_gives_the_same_frame() -> None:
     assert bodies[0][offset[0] : offset[0] + length[0]] == b"raw"
 
 
+@pytest.mark.parametrize("more", [[], [{"name": "map", "type": {"type": "map", "values": "int"}}]])
+def test_last_of_two_fields_of_one_name_counts(more: list[dict[str, object]]) -> None:
+    """As with fastavro, whether the kernel or fastavro reads; WINTER has such schemas."""
+    fields = [
+        {"name": "b", "type": "bytes"},
+        {"name": "x", "type": ["null", POINT]},
+        {"name": "x", "type": "int"},
+        {"name": "b", "type": "bytes"},
+        *more,
+    ]
+    schema = AvroSchema.parse({"type": "record", "name": "packet", "fields": fields})
+    body = b"\x02a" + b"\x02\x00\x04zz" + b"\x0a" + b"\x04yy" + b"\x00" * len(more)
+
+    decoded = ColumnDecoder(schema).decode([body, body[:-1]])
+
+    assert decoded.frame["x"].to_list() == [5]
+    offset, length = decoded.blobs["b"]
+    assert body[offset[0] : offset[0] + length[0]] == b"yy"
+    assert decode_record(schema, body)["b"] == b"yy"
+    assert list(decoded.errors) == [1]
+
+
+def test_wide_int_is_refused_by_fastavro_too() -> None:
+    """What the kernel refuses is an error where fastavro reads, and not one of the frame."""
+    fields = [
+        {"name": "n", "type": "int"},
+        {"name": "map", "type": {"type": "map", "values": "int"}},
+    ]
+    schema = AvroSchema.parse({"type": "record", "name": "packet", "fields": fields})
+
+    decoded = ColumnDecoder(schema).decode([b"\x80\x80\x80\x80\x20\x00", b"\x02\x00"])
+
+    assert decoded.frame["n"].to_list() == [1]
+    assert decoded.errors == {0: "an int has more than 32 bits"}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\x07", "there is no such branch of the union, or symbol of the enum"),
+        (b"\x02\x04\xff\xff", "a string is not UTF-8"),
+        (b"\x02\x40", "the packet ends too early"),
+        (b"\x04\x08none", "a value is not what its type allows"),
+    ],
+)
+def test_reasons_of_fastavro_are_in_our_words(body: bytes, reason: str) -> None:
+    """No error of Python's is quoted."""
+    id_ = {"name": "id", "type": {"type": "string", "logicalType": "uuid"}}
+    union = ["int", "string", {"type": "record", "name": "u", "fields": [id_]}]
+    fields = [{"name": "x", "type": union}]
+    schema = AvroSchema.parse({"type": "record", "name": "packet", "fields": fields})
+
+    assert ColumnDecoder(schema).decode([body]).errors == {0: reason}
+
+
+def test_packets_of_bytes_only() -> None:
+    """Where no field has a column, damaged containers are errors and the others rows."""
+    fields = [{"name": "a", "type": "bytes"}]
+    schema = AvroSchema.parse({"type": "record", "name": "packet", "fields": fields})
+    good = container_from_body(schema, b"\x04hi")
+
+    decoded = ColumnDecoder(schema).decode([good, good[:-1], good], framing="container")
+
+    assert decoded.rows.tolist() == [0, 2]
+    assert list(decoded.errors) == [1]
+    assert decoded.blobs["a"][1].tolist() == [2, 2]
+
+
 def test_room_grows() -> None:
     """Lists and strings far beyond what was expected are decoded all the same."""
     bodies = encoded(SCHEMA, packet(1), packet(2, 5000), packet(3))

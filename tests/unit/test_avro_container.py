@@ -1,8 +1,12 @@
 """Containers: headers, codecs, wrapping and correcting."""
 
+import bz2
 import io
+import lzma
+import random
 import struct
 import zlib
+from collections.abc import Callable
 
 import cramjam
 import fastavro
@@ -114,12 +118,23 @@ def test_snappy() -> None:
         decode_container(compressed(b"snappy", damaged))
 
 
+def test_zstandard_of_any_size() -> None:
+    """A block that stays large when compressed, as cutouts do, is expanded too."""
+    stamp = random.Random(1).randbytes(70_000)
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, SCHEMA.fastavro, {"id": 1, "mag": None, "stamp": stamp})
+
+    block = bytes(cramjam.zstd.compress(out.getvalue()))
+
+    assert decode_container(compressed(b"zstandard", block))[0]["stamp"] == stamp
+
+
 def test_zstandard() -> None:
     """Zstandard blocks are expanded; what is cut or none is refused."""
     block = bytes(cramjam.zstd.compress(body()))
 
     assert decode_container(compressed(b"zstandard", block))[0]["id"] == 5
-    for broken in (block[:-3], b"none"):
+    for broken in (block[:-3], b"none", b""):
         with pytest.raises(DecodeError):
             decode_container(compressed(b"zstandard", broken))
 
@@ -138,6 +153,29 @@ def test_bomb_is_refused() -> None:
 
     with pytest.raises(DecodeError, match="too many bytes"):
         decode_container(out.getvalue())
+
+
+@pytest.mark.parametrize("codec", ["deflate", "bzip2", "xz", "zstandard"])
+def test_bombs_one_after_another_are_refused(codec: str) -> None:
+    """Blocks that fit one by one count together; fifty would fill the memory of a small host."""
+    squeeze: dict[str, Callable[[bytes], bytes]] = {
+        "deflate": lambda data: zlib.compress(data, wbits=-15),
+        "bzip2": bz2.compress,
+        "xz": lzma.compress,
+        "zstandard": lambda data: bytes(cramjam.zstd.compress(data)),
+    }
+    one = compressed(codec.encode(), squeeze[codec](bytes(30 << 20)))
+    whole = one + one[read_header(one).length :] * 2
+
+    decoded = ColumnDecoder(SCHEMA).decode([whole], framing="container")
+
+    assert decoded.errors == {0: "the container expands to too many bytes"}
+
+
+def test_records_of_no_bytes_are_refused() -> None:
+    """A schema whose record takes no bytes is none of ours: a block may promise any number."""
+    with pytest.raises(DecodeError, match="takes no bytes"):
+        AvroSchema.parse({"type": "record", "name": "a", "fields": [{"name": "x", "type": "null"}]})
 
 
 @pytest.mark.parametrize("end", [0, 3, 4, 30, -20, -17, -1])

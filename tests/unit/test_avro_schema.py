@@ -45,6 +45,19 @@ def test_illegal_union_default_is_tolerated() -> None:
         record({"name": "x", "type": "unheard"}),
         record({"name": "x", "type": ["null", "a.b.packet"]}),
         record({"name": "x", "type": {"type": "array", "items": "null"}}),
+        record({"name": "x", "type": "null"}),
+        record({"name": ["x"], "type": "int"}),
+        record({"name": "x.y", "type": "int"}),
+        record({"name": "x", "type": []}),
+        record({"name": "x", "type": ["null", "null"]}),
+        record({"name": "x", "type": ["int", ["null", "int"]]}),
+        record({"name": "x", "type": {"type": "enum", "name": "e", "symbols": {"a": 1}}}),
+        *(
+            record({"name": "x", "type": {"type": "fixed", "name": "f", "size": size}})
+            for size in (-1, 2**31, 1.5, "3", None)
+        ),
+        '{"type": "record", "name": "x", "fields": [{"name": "f", "type": '
+        '{"type": "fixed", "name": "y", "size": Infinity}}]}',
         json.loads('{"type": "array", "items": ' * 80 + '"int"' + "}" * 80),
     ],
 )
@@ -52,6 +65,28 @@ def test_unusable_schemas_are_refused(definition: object) -> None:
     """What fastavro refuses is refused, and so are schemas of unbounded work."""
     with pytest.raises(DecodeError):
         AvroSchema.parse(definition)  # type: ignore[arg-type]
+
+
+def test_reasons_are_in_words() -> None:
+    """Nothing that Python says about itself is quoted."""
+    damaged = [
+        b'{"type": "record", "name": "x", "fields": "\xff"}',
+        '{"type": "record", "name": "x", "fields": [{"name": "y", "type": {"type": "array"}}]}',
+        '{"type": "record", "name": "x", "fields": [{"name": "y", "type": 5}]}',
+        '{"type": "record", "name": "x", "fields": [{"name": "y", "type": "unheard"}]}',
+    ]
+    reasons = []
+    for definition in damaged:
+        with pytest.raises(DecodeError) as caught:
+            AvroSchema.parse(definition)
+        reasons.append(str(caught.value))
+
+    assert reasons == [
+        "the schema is not JSON: it is not UTF-8",
+        "the schema cannot be used: 'items' is missing",
+        "the schema cannot be used: a part of it is not what Avro asks for there",
+        "the schema cannot be used: it names an unknown type 'unheard'",
+    ]
 
 
 def test_doubling_schema_is_refused() -> None:

@@ -79,6 +79,20 @@ def test_not_well(
     assert expected in json.loads(output)[0]["faults"][0]
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"state": "consuming"}', '{"mood": "fine"}'])
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path, well: Health, text: str) -> None:
+    """The other workers are told all the same."""
+    (tmp_path / "health").mkdir()
+    (tmp_path / "health" / "worker-w1.json").write_text(text)
+
+    code, said = status(tmp_path, well, "--json")
+
+    assert code == 1
+    first, second = json.loads(said)
+    assert (first["state"], first["faults"]) == ("consuming", [])
+    assert second["faults"] == [f"{tmp_path}/health/worker-w1.json cannot be read"]
+
+
 def test_ended_is_well(tmp_path: Path, well: Health) -> None:
     """A worker that has read all needs no process."""
     assert status(tmp_path, replace(well, state="ended", pid=NO_PROCESS))[0] == 0

@@ -1,10 +1,13 @@
 """Settings: file < environment < flag."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from broker.apps.cli import cli
 from broker.config import Settings, load_settings
 from broker.errors import ConfigError
 
@@ -51,3 +54,13 @@ def test_filters_are_split_at_the_path_separator():
 def test_every_setting_says_what_it_is():
     """The doc string is the documentation."""
     assert all(field.metadata["doc"] for field in fields(Settings))
+
+
+def test_config_is_listed_as_json_without_secrets(monkeypatch: pytest.MonkeyPatch):
+    """Of a secret it is told only that there is one."""
+    monkeypatch.setenv("PGB_KAFKA_PASSWORD", "hunter2")
+
+    done = CliRunner().invoke(cli, ["config", "--json"])
+
+    assert json.loads(done.output)["kafka_password"] == "Secret(…)"
+    assert "hunter2" not in done.output

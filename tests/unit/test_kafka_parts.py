@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -170,11 +171,13 @@ def every_profile() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("survey", "profile"), list(every_profile()))
-def test_librdkafka_takes_every_profile(survey: str, profile: str) -> None:
-    """Each profile makes a client, or tells what this build of librdkafka lacks."""
-    place = read_place(f"kafka://127.0.0.1:9/?profile={profile}", LOGIN, get_survey(survey))
+def test_librdkafka_takes_every_profile(survey: str, profile: str, tmp_path: Path) -> None:
+    """Each profile makes a client, or tells what this build of librdkafka lacks and what to do."""
+    (tmp_path / "keytab").touch()
+    login = replace(LOGIN, kafka_keytab=str(tmp_path / "keytab"))
+    place = read_place(f"kafka://127.0.0.1:9/?profile={profile}", login, get_survey(survey))
     if place.client.get("sasl.mechanisms") == "GSSAPI":
-        with pytest.raises(ConfigError, match="GSSAPI"):
+        with pytest.raises(ConfigError, match=r"GSSAPI.*pip install --no-binary"):
             make_client(Consumer, {**place.properties, "group.id": "g"})
     else:
         make_client(Consumer, {**place.properties, "group.id": "g"}).close()
@@ -258,6 +261,25 @@ def test_unknown_profile() -> None:
 def test_place_hides_login() -> None:
     """The repr of a place holds no secret."""
     assert "hunter2" not in repr(read_place("kafka://", LOGIN, get_survey("lsst")))
+
+
+@pytest.mark.parametrize("name", ["sasl.kerberos.keytab", "ssl.ca.location"])
+def test_missing_file_is_told_by_its_property(name: str) -> None:
+    """Librdkafka would say it in the words of OpenSSL, or wait for a ticket for ever."""
+    properties = {"group.id": "g", "security.protocol": "SSL", name: "/not/there"}
+
+    with pytest.raises(ConfigError, match=f"{name}: there is no such file"):
+        make_client(Consumer, properties)
+
+
+def test_keytab_may_be_in_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinit reads the path as it is, so that the tilde is ours to resolve."""
+    monkeypatch.setenv("HOME", "/home/me")
+    login = Settings(kafka_user="me", kafka_keytab="~/my.keytab")
+
+    place = read_place("kafka://?profile=kerberos", login, get_survey("ztf"))
+
+    assert place.properties["sasl.kerberos.keytab"] == "/home/me/my.keytab"
 
 
 def test_wrong_property_is_told_without_secrets() -> None:

@@ -300,11 +300,16 @@ def test_sncosmo_failure_is_a_value(toy, simulated):
 class Toys:
     """Models as `make_fitter` takes them."""
 
-    def __init__(self, toy):
-        self.toy = toy
+    def __init__(self, toy, mark=""):
+        self.toy, self.mark, self.asked = toy, mark, 0
+
+    def fingerprint(self, names):
+        """Return what the data is known by."""
+        return self.mark
 
     def source(self, name):
         """Return the toy, whatever is asked for."""
+        self.asked += 1
         return self.toy[0]
 
     def bandpasses(self, names):
@@ -321,6 +326,28 @@ def test_engines_share_a_door(toy, simulated, tmp_path, engine):
 
     assert (fit.engine, fit.preset) == (engine, "default")
     assert abs(fit.parameters[1] - simulated[1].truth[1]) < 5 * fit.errors[1]
+
+
+def test_model_is_opened_once_for_the_same_data(toy, tmp_path):
+    """Tables come from the cache without it, and are the same; a damaged note counts for none."""
+    first, again, other = Toys(toy, "data"), Toys(toy, "data"), Toys(toy, "data")
+
+    made = make_fitter(first, list(EDGES), cache=tmp_path).tables
+    kept = make_fitter(again, list(EDGES), cache=tmp_path).tables
+    for note in tmp_path.glob("*.json"):
+        note.write_text("{")
+    damaged = make_fitter(other, list(EDGES), cache=tmp_path).tables
+
+    assert (first.asked, again.asked, other.asked) == (1, 0, 1)
+    np.testing.assert_array_equal(damaged.values, made.values)
+    np.testing.assert_array_equal(kept.values, made.values)
+    np.testing.assert_array_equal(kept.colour, made.colour)
+    np.testing.assert_array_equal(kept.coverage.edges, made.coverage.edges)
+    for name in ("model", "version", "checksum", "phase_range"):
+        assert getattr(kept, name) == getattr(made, name)
+    assert kept.coverage.bands == made.coverage.bands
+    assert kept.coverage.wave_range == made.coverage.wave_range
+    assert kept.coverage.z_max == made.coverage.z_max
 
 
 def test_unknown_engine(toy):

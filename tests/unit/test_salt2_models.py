@@ -72,6 +72,20 @@ def test_environment_folder_first(tmp_path):
     assert (states["ztfg"], states["ztfr"]) == ("changed", "missing")
 
 
+def test_fingerprint_is_of_the_contents(tmp_path):
+    """Other data under the same name is other data; missing data has no fingerprint."""
+    file = tmp_path / next(iter(pinned()["ztfg"].digests))
+    file.parent.mkdir(parents=True)
+    marks = set()
+    for text in ("3000 0\n4000 1\n", "3000 0\n4000 2\n"):
+        file.write_text(text)
+        marks.add(ModelStore(tmp_path).fingerprint(["ztfg"]))
+
+    assert len(marks) == 2
+    with pytest.raises(ConfigError, match="ztfr is missing"):
+        ModelStore(tmp_path).fingerprint(["ztfg", "ztfr"])
+
+
 def test_wheel_members(tmp_path):
     """Only the pinned member is read, whatever else a package holds."""
     wheel(tmp_path, package__x__dat=b"no", **{"package__x.dat": b"good", "..__evil": b"bad"})

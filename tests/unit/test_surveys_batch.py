@@ -292,6 +292,47 @@ def test_json_that_is_no_alert_is_an_error(text):
     assert isinstance(errors[0], DecodeError)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("psfFlux", "bright", "diaSource.psfFlux is no float"),
+        ("diaSourceId", 2**63, "diaSource.diaSourceId is no long"),
+        ("diaSourceId", 1.5, "diaSource.diaSourceId is no long"),
+        ("band", "\ud800", "diaSource.band is no string"),
+        ("band", {}, "diaSource.band is no string"),
+    ],
+)
+def test_json_that_does_not_fit_says_where(field, value, reason):
+    """The reason names the field and what it should be, and quotes no error of Python's."""
+    packet = example_packet(LSST.schemas.get("v10_0"))
+    packet["diaSource"][field] = value
+    text = json.dumps(packet, default=lambda value: "").encode()
+
+    _, errors = decode_batch([text])
+
+    assert re.fullmatch(
+        rf"the JSON does not fit schema lsst\.v1\d_\d\.alert: {reason}", str(errors[0])
+    )
+
+
+def test_cutouts_of_json_are_base64():
+    """Other text in their place is a reason to refuse the packet."""
+    packet = example_packet(LSST.schemas.get("v10_0")) | {"cutoutScience": "A"}
+    text = json.dumps(packet, default=lambda value: "").encode()
+
+    _, errors = decode_batch([text])
+
+    assert str(errors[0]).endswith("cutoutScience is no bytes")
+
+
+@pytest.mark.parametrize("text", [b'{"a": "\xff"}', b'{"a":' * 100_000, b'{"a": ' + b"9" * 9000])
+def test_json_that_python_cannot_read_is_told_in_words(text):
+    """Bytes that are no text, endless nesting and endless numbers are no JSON of ours."""
+    _, errors = decode_batch([text])
+
+    assert re.match("not JSON: (it is not UTF-8|nested too deeply)", str(errors[0]))
+
+
 def test_an_empty_batch_is_empty():
     """No payloads, no frames."""
     assert decode_batch([]) == ([], {})

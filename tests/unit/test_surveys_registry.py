@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -147,6 +148,68 @@ def test_a_registry_that_is_away_is_transient():
     """No connection is no verdict on the schema."""
     with pytest.raises(TransientError):
         SchemaRegistry("http://127.0.0.1:9", timeout_s=2).definition(1203)
+
+
+def test_an_answer_that_breaks_off_is_transient():
+    """A server that is no web server, or dies while it answers, is asked again later."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer_with, args=(server, b"rubbish\r\n\r\n"))
+        thread.start()
+        registry = SchemaRegistry(f"http://127.0.0.1:{server.getsockname()[1]}", None, 5.0)
+
+        with pytest.raises(TransientError, match="its answer is none"):
+            registry.definition(1203)
+        thread.join()
+
+
+def answer_with(server, data):
+    """Give the first who asks some bytes, and hang up."""
+    asking, _ = server.accept()
+    with asking:
+        asking.recv(1000)
+        asking.sendall(data)
+
+
+def test_a_kept_answer_that_is_damaged_is_asked_for_again(served, tmp_path):
+    """A disk that was full, or another program, may have left anything there."""
+    url, bodies, asked = served
+    put(bodies, 1203, lsst_like("v12_3"))
+    SchemaRegistry(url, tmp_path).definition(1203)
+    (file,) = tmp_path.rglob("1203.json")
+    file.write_text('{"type": "rec')
+
+    assert SchemaRegistry(url, tmp_path).definition(1203) == lsst_like("v12_3")
+    assert len(asked) == 2
+
+
+def test_answers_are_used_where_they_cannot_be_kept(served, tmp_path, caplog):
+    """A cache that cannot be written is no reason to lose alerts."""
+    url, bodies, _ = served
+    put(bodies, 1203, lsst_like("v12_3"))
+    (tmp_path / "schemas").write_text("in the way")
+
+    assert SchemaRegistry(url, tmp_path).definition(1203) == lsst_like("v12_3")
+    assert "cannot be kept" in caplog.text
+
+
+def test_an_answer_that_is_no_schema_is_asked_for_once(served):
+    """It is remembered like an id that is not there, and told in words."""
+    url, bodies, asked = served
+    put(bodies, 1203, {"type": "record", "name": "lsst.v12_3.alert"})
+    resolver = SchemaResolver(SchemaRegistry(url))
+
+    for _ in range(3):
+        with pytest.raises(UnknownSchemaError, match="the schema cannot be used"):
+            resolver.by_id(LSST, 1203)
+    assert len(asked) == 1
+
+
+def test_a_login_in_the_address_is_refused_and_not_repeated():
+    """It would get into messages and logs."""
+    with pytest.raises(ConfigError) as caught:
+        SchemaRegistry("https://me:hunter2@host/registry")
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_id_without_schema_is_asked_for_once(served):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from broker.alerts.compression import gunzip
@@ -73,6 +72,8 @@ def open_cutout(kind: str, raw: bytes) -> Cutout:
 
 
 def _read(plain: bytes) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+    from astropy.io import fits  # most commands open no picture, and it takes long to import
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # surveys write cards that the standard does not allow
         with fits.open(io.BytesIO(plain), memmap=False) as units:

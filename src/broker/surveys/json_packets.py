@@ -3,7 +3,9 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
+import operator
+import struct
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import fastavro
@@ -26,8 +28,12 @@ def load_json(payload: bytes) -> dict[str, Any]:
     """
     try:
         packet = json.loads(payload)  # not orjson: surveys' samples hold NaN
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise DecodeError(f"not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DecodeError("not JSON: it is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise DecodeError("not JSON: nested too deeply, or a number of too many digits") from error
     if not isinstance(packet, dict):
         raise DecodeError("the JSON is not an object")
     return packet
@@ -78,20 +84,77 @@ def encode_json(packet: Mapping[str, Any], schema: AvroSchema) -> bytes:
     DecodeError
         If a value does not fit its type.
     """
-    out = io.BytesIO()
+    shaper, out = _Shaper(schema.definition), io.BytesIO()
     try:
-        fastavro.schemaless_writer(out, schema.fastavro, _Shaper(schema.definition).shape(packet))
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise DecodeError(f"the JSON does not fit schema {schema.name}: {error}") from error
+        shaped = shaper.shape(packet)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DecodeError(
+            f"the JSON does not fit schema {schema.name}: {shaper.place} is no {shaper.wanted}"
+        ) from error
+    fastavro.schemaless_writer(out, schema.fastavro, shaped)
     return out.getvalue()
 
 
+def _number(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        number = operator.index(value)
+        if not low <= number < high:
+            raise OverflowError
+        return number
+
+    return read
+
+
+def _of(*kinds: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise TypeError
+        return value
+
+    return read
+
+
+def _text(value: Any) -> str:
+    text: str = _of(str)(value)
+    text.encode()  # half a surrogate pair is no text
+    return text
+
+
+def _float(value: Any) -> float:
+    number = float(_of(int, float)(value))
+    struct.pack("<f", number)
+    return number
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "null": _of(type(None)),
+    "boolean": _of(bool),
+    "int": _number(-(2**31), 2**31),
+    "long": _number(-(2**63), 2**63),
+    "float": _float,
+    "double": lambda value: float(_of(int, float)(value)),
+    "string": _text,
+    "bytes": lambda value: base64.b64decode(_of(str)(value)),
+}
+"""How JSON's values are read, by Avro's types; what does not fit is one of Python's errors."""
+
+
 class _Shaper:
-    """Fits JSON values to Avro types: base64 text to bytes, known fields only."""
+    """Fits JSON values to Avro types: base64 text to bytes, known fields only.
+
+    Where a value does not fit, `place` and `wanted` tell where it is and what it should be.
+    """
 
     def __init__(self, definition: Mapping[str, Any]) -> None:
         self._definition = definition
         self._named: dict[str, Any] = {}
+        self._path: list[str] = []
+        self.wanted = ""
+
+    @property
+    def place(self) -> str:
+        """The dotted path of the value at hand."""
+        return ".".join(self._path) or "it"
 
     def shape(self, packet: Mapping[str, Any]) -> Any:
         return self._value(packet, self._definition)
@@ -101,22 +164,26 @@ class _Shaper:
         if isinstance(type_, list):
             self._remember(type_[1])
             return None if value is None else self._value(value, type_[1])
-        if type_ == "bytes":
-            return base64.b64decode(value)
+        self.wanted = type_["type"] if isinstance(type_, Mapping) else type_
         if not isinstance(type_, Mapping):
-            return value
+            return _READ[type_](value)
         return self._complex(value, type_)
 
     def _complex(self, value: Any, type_: Mapping[str, Any]) -> Any:
         self._remember(type_)
         if type_["type"] == "record":
+            fields = _of(dict)(value)
             return {
-                one["name"]: self._value(value.get(one["name"]), one["type"])
+                one["name"]: self._field(fields.get(one["name"]), one["name"], one["type"])
                 for one in type_["fields"]
             }
-        if type_["type"] == "array":
-            return [self._value(item, type_["items"]) for item in value]
-        return value
+        return [self._value(item, type_["items"]) for item in _of(list)(value)]
+
+    def _field(self, value: Any, name: str, type_: Any) -> Any:
+        self._path.append(name)
+        shaped = self._value(value, type_)
+        self._path.pop()
+        return shaped
 
     def _remember(self, type_: Any) -> None:
         if not isinstance(type_, Mapping):

@@ -1,9 +1,11 @@
 """Schemas by number: shipped with us, kept from before, or asked of a registry."""
 
 import hashlib
+import http.client
 import json
 import logging
 import math
+import os
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +16,7 @@ from typing import Any
 
 from broker.errors import (
     ConfigError,
+    DecodeError,
     NotFoundError,
     ServiceError,
     TransientError,
@@ -48,7 +51,7 @@ class SchemaRegistry:
     Raises
     ------
     ConfigError
-        If the address is not http or https.
+        If the address is not http or https, or holds a login, which would get into messages.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class SchemaRegistry:
         *,
         ask: bool = True,
     ) -> None:
+        if "@" in base_url:
+            raise ConfigError("schema_registry must be an address without a login")
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"schema_registry must be an http or https address, not {base_url!r}")
         self._base_url = base_url.rstrip("/")
@@ -78,13 +83,16 @@ class SchemaRegistry:
             If the registry does not answer sensibly.
         """
         file = self._cache / f"{id_}.json" if self._cache else None
-        if file is not None and file.is_file():
-            return json.loads(file.read_text())
+        if file is not None and (kept := _kept(file)) is not None:
+            return kept
         if not self._may_ask:
             raise NotFoundError("no schema registry is set")
         definition = self._ask(id_)
         if file is not None:
-            _write_whole(file, json.dumps(definition))
+            try:
+                _write_whole(file, json.dumps(definition))
+            except OSError as error:  # then the next start asks again
+                _LOG.warning("schema %d cannot be kept in %s: %s", id_, file, error.strerror)
         return definition
 
     def _ask(self, id_: int) -> Any:
@@ -96,9 +104,14 @@ class SchemaRegistry:
             with error:
                 kind = NotFoundError if error.code == 404 else TransientError
                 raise kind(f"the schema registry answers {error.code} for id {id_}") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            why = error.reason if isinstance(error, urllib.error.URLError) else error
             raise TransientError(
-                f"the schema registry gives no schema for id {id_}: {error}"
+                f"the schema registry does not answer for id {id_}: {why}"
+            ) from error
+        except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            raise TransientError(
+                f"the schema registry gives no schema for id {id_}: its answer is none"
             ) from error
 
 
@@ -164,7 +177,7 @@ class SchemaResolver:
         except TransientError as error:
             self._again[survey.name, id_] = self.now() + _PAUSE_S
             return None, str(error)
-        except ServiceError as error:
+        except (ServiceError, DecodeError) as error:
             return None, str(error)
         if not survey.recognises(schema):
             return None, f"the registry's schema {id_} is {schema.name}"
@@ -188,8 +201,16 @@ def _what_to_do(survey: Survey, id_: int, why: str) -> str:
     )
 
 
+def _kept(file: Path) -> Any:
+    """Return a kept answer; None if there is none that can be read."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def _write_whole(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
+    partial = file.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(text)
     partial.replace(file)

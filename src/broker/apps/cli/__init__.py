@@ -8,6 +8,7 @@ from pkgutil import iter_modules
 import click
 
 from broker import __version__
+from broker.apps.cli._kernels import let_kernels_be_kept, usual_places
 from broker.errors import BrokerError
 
 _ORDER = ("demo", "run", "query", "alert", "explain", "topics", "pull", "deadletters", "ledger")
@@ -49,6 +50,7 @@ def main() -> None:
     """Run the command line; every expected error is one line and exit code 2."""
     # Steps over a batch are too short to be shared among threads: that costs a tenth more.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    let_kernels_be_kept(os.environ, usual_places())
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort:

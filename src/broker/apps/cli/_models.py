@@ -46,6 +46,8 @@ def _fetch_once(broker: Broker) -> str | None:
         return f"{mark.read_text()}; try 'pgb models fetch'"
     try:
         fetch(broker, [broker.settings.salt2_model, *broker.passbands()])
+    except ConfigError as error:  # nobody has the survey's passbands, so another try is no use
+        return str(error)
     except ServiceError as error:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(str(error))

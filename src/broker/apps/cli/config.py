@@ -7,7 +7,7 @@ import click
 
 from broker.apps.cli._options import options, settings_of
 from broker.apps.cli._output import print_json, print_table
-from broker.config import Settings
+from broker.config import Secret, Settings
 
 
 @click.command()
@@ -21,6 +21,11 @@ def command(as_json: bool, **flags: Any) -> None:
     settings = settings_of(**flags)
     rows = [(f.name, getattr(settings, f.name), f.metadata["doc"]) for f in fields(Settings)]
     if as_json:
-        print_json({name: value for name, value, _ in rows})
+        print_json({name: _plain(value) for name, value, _ in rows})
     else:
         print_table("", ("setting", "value", "meaning"), rows)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold; of a secret only whether there is one."""
+    return repr(value) if isinstance(value, Secret) else value

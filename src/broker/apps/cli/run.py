@@ -104,11 +104,11 @@ def take_in(
     salt2 = stage(broker)
     with (
         broker.working(),
+        taking_in() as stop,
         closing(source),
         run_display(total) as display,
-        taking_in(),
     ):
-        report = broker.pipeline(salt2).run(source, display.show, report)
+        report = broker.pipeline(salt2).run(stop.between(source), display.show, report)
         _subscribe(broker)
         broker.tables.compact()
     return report

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +20,9 @@ _STALE_S = 30.0
 
 _MOST_TOPICS_SHOWN = 4
 
+_UNREADABLE = "unreadable"
+"""State of a worker whose file is damaged or of another make."""
+
 
 @click.command()
 @options("home", "json")
@@ -31,7 +35,7 @@ def command(max_lag: int | None, max_age: float | None, as_json: bool, **flags: 
     is behind the limits given.
     """
     folder = settings_of(**flags).home_path / "health"
-    found = [(path.stem, read_health(path)) for path in sorted(folder.glob("*.json"))]
+    found = [(path.stem, _health_in(path)) for path in sorted(folder.glob("*.json"))]
     faults = {name: list(_faults(it, max_lag, max_age)) for name, it in found}
     if as_json:
         print_json([_summary(name, health, faults[name]) for name, health in found])
@@ -42,7 +46,18 @@ def command(max_lag: int | None, max_age: float | None, as_json: bool, **flags: 
     sys.exit(any(faults.values()))
 
 
+def _health_in(path: Path) -> Health:
+    """Return what a worker wrote of itself; it may have been another version of the broker."""
+    try:
+        return read_health(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Health(_UNREADABLE, 0.0, reason=f"{path} cannot be read")
+
+
 def _faults(health: Health, max_lag: int | None, max_age: float | None) -> Iterator[str]:
+    if health.state == _UNREADABLE:
+        yield health.reason
+        return
     if health.state == "disconnected":
         yield f"the connection is lost: {health.reason}"
     if health.state != "ended" and not _is_alive(health):

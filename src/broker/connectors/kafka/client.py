@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -62,6 +63,11 @@ _PASSING = {
     KafkaError.CONCURRENT_TRANSACTIONS,
 }
 _PATIENCE_S = 15.0
+_FILES = ("kerberos.keytab", *(f"{it}.location" for it in ("ca", "certificate", "key", "keystore")))
+_KERBEROS_HINT = (
+    ". The wheel of confluent-kafka has no Kerberos; build it beside a librdkafka of your system "
+    "that has: pip install --no-binary confluent-kafka confluent-kafka"
+)
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
 
 
@@ -130,15 +136,20 @@ def make_client(kind: Callable[..., Any], properties: Mapping[str, Any], **more:
     Raises
     ------
     ConfigError
-        If a property is wrong; its value is not repeated, as it may be a secret.
+        If a property is wrong, or names a file that is not there; its value is not repeated, as
+        it may be a secret.
     """
+    for name, value in properties.items():
+        if name.endswith(_FILES) and value != "probe" and not Path(str(value)).exists():
+            raise ConfigError(f"the Kafka client cannot be made: {name}: there is no such file")
     try:
         return kind({**COMMON, **properties}, logger=_Hushed(), **more)
     except KafkaException as error:
         words = error_of(error).str()
         for value in map(str, _secrets(properties)):
             words = words.replace(value, "…")
-        raise ConfigError(f"the Kafka client cannot be made: {words}") from None
+        hint = _KERBEROS_HINT if "GSSAPI" in words else ""
+        raise ConfigError(f"the Kafka client cannot be made: {words}{hint}") from None
 
 
 def next_message(consumer: Any, wait_s: float, doing: str) -> Message | None:

@@ -61,7 +61,8 @@ class Login:
                 raise ConfigError(
                     f"setting 'kafka_password_file' cannot be read: {error.strerror}"
                 ) from error
-        return cls(settings.kafka_user, password, settings.kafka_keytab)
+        keytab = settings.kafka_keytab and str(Path(settings.kafka_keytab).expanduser())
+        return cls(settings.kafka_user, password, keytab)
 
 
 # What librdkafka calls the parts of a login, by the way of logging in.

@@ -39,7 +39,7 @@ from broker.connectors.kafka.offsets import Jump, Offsets, Partition
 from broker.connectors.kafka.place import KafkaPlace, read_place
 from broker.connectors.kafka.topics import TopicWatch
 from broker.connectors.sources.files import ORIGIN_SCHEMA
-from broker.errors import TransientError
+from broker.errors import TransientError, UsageError
 from broker.instance import Instance
 from broker.ports import OffsetGap, SourceBatch
 from broker.surveys import DEFAULT_SURVEY, get_survey
@@ -134,11 +134,22 @@ class KafkaSource:
 
     @classmethod
     def from_url(cls, url: str, settings: Settings, *, follow: bool = False) -> "KafkaSource":
-        """Make the source of ``kafka://bootstrap[,…]/topic[,…]``."""
+        """Make the source of ``kafka://bootstrap[,…]/topic[,…]``.
+
+        Raises
+        ------
+        UsageError
+            If the URL cannot be read, or names no topic where the survey has none of its own.
+        ConfigError
+            If a part of the login is missing, or librdkafka does not take a property.
+        """
         survey = get_survey(settings.survey or DEFAULT_SURVEY)
         instance = Instance(survey.name, settings.testid or None)
+        place = read_place(url, settings, survey)
+        if not place.topics:
+            raise UsageError(f"name a topic of {survey.name}: kafka://host:port/topic")
         return cls(
-            read_place(url, settings, survey),
+            place,
             follow=follow,
             topic_wait_s=settings.kafka_topic_wait_s,
             health_file=health_file(settings, instance),
@@ -164,6 +175,7 @@ class KafkaSource:
             batch = self._gather(max_payloads, max_wait_s)
             self._unfinished += bool(batch.payloads)
             yield batch
+        self._report_never_filled()
         self._ended = True
         self._close_if_done()
 
@@ -417,6 +429,12 @@ class KafkaSource:
     def _report_empty(self) -> None:
         if self._joined and self._state() == "empty":
             self._say_once(f"{', '.join(self._subscribed)}: there, but empty so far")
+
+    def _report_never_filled(self) -> None:
+        """Say which topics never held a message, when a run ends that read all there was."""
+        filled = {topic for topic, _ in self._ends or {}}
+        if never := [name for name in self._subscribed if name not in filled]:
+            self._say_once(f"{', '.join(never)}: there, but empty so far")
 
     def _say_once(self, words: str) -> None:
         if words not in self._told:

@@ -8,9 +8,13 @@ which is refused here:
 * numbers longer than ten bytes, and an ``int`` outside of 32 bits;
 * negative indices of a union or an enum, which Python counts from the end;
 * a block count of ``-2**63``, which fastavro takes for an empty array;
-* at parsing, schemas that hold themselves, whose arrays hold items of no bytes, or that are
+* at parsing, schemas that hold themselves, whose record or arrays' items take no bytes, or that are
   nested deeper or larger than any survey's: a few bytes of such data may ask for any amount
-  of work.
+  of work;
+* schemas that Avro forbids and fastavro reads: names of fields that are none, a union in a
+  union or with a type twice, a fixed whose size is no number.
+
+Entries of a container's header that nobody asks for may hold any bytes; fastavro wants text.
 
 Schemas with maps, with unions of several types or with rarer logical types are decoded by
 fastavro into the same kind of frame; ``ColumnDecoder.compiled`` tells.

@@ -12,6 +12,7 @@ from typing import Any
 import cramjam
 import fastavro
 import orjson
+import pyarrow as pa
 from fastavro.schema import SchemaParseException
 
 from broker.errors import DecodeError
@@ -26,8 +27,11 @@ _MOST_HEADERS = 64
 _LONGEST_KEPT = 1 << 20
 """Bytes of the longest header that is remembered; the surveys' have some 25 kB."""
 
-_MOST_INFLATED = 1 << 28
-"""Bytes that one block may become; a larger one is a bomb, as no packet is near it."""
+_MOST_INFLATED = 1 << 26
+"""Bytes that a container's blocks may become together; in columns it may be sixteen times that."""
+
+_NO_FIT = "a value is not what its type allows"
+_TOO_MANY = "the container expands to too many bytes"
 
 FAILURES = (
     EOFError,
@@ -41,6 +45,16 @@ FAILURES = (
     ValueError,
 )
 """What fastavro raises on bytes that are not what the schema says."""
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (UnicodeDecodeError, "a string is not UTF-8"),
+    (EOFError, "the packet ends too early"),
+    (StopIteration, "the packet ends too early"),
+    (IndexError, "there is no such branch of the union, or symbol of the enum"),
+    (MemoryError, "a length is beyond the packet's end"),
+    (OverflowError, "a number is too large for its type"),
+)
+"""The same in our words."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +184,10 @@ def blocks(payload: bytes, header: ContainerHeader) -> Iterator[Block]:
     Raises
     ------
     DecodeError
-        If a block is broken off, has another sync marker, or cannot be expanded.
+        If a block is broken off, has another sync marker, or cannot be expanded, or if all
+        expand to more than any container of alerts.
     """
-    at = header.length
+    at, room = header.length, _MOST_INFLATED
     sync = payload[at - SYNC_BYTES : at]
     while at < len(payload):
         count, at = read_long(payload, at)
@@ -184,15 +199,17 @@ def blocks(payload: bytes, header: ContainerHeader) -> Iterator[Block]:
         if header.codec == "null":
             yield Block(data, start, count)
         else:
-            yield Block(_expand(data, header.codec), -1, count)
+            expanded = _expand(data, header.codec, room)
+            room -= len(expanded)
+            yield Block(expanded, -1, count)
 
 
-def _expand(data: bytes, codec: str) -> bytes:
+def _expand(data: bytes, codec: str, most: int) -> bytes:
     expand = _CODECS.get(codec)
     if expand is None:
         raise DecodeError(f"the container's codec {codec!r} is not known")
     try:
-        expanded = expand(data)
+        expanded = expand(data, most)
     except (
         zlib.error,
         lzma.LZMAError,
@@ -201,25 +218,32 @@ def _expand(data: bytes, codec: str) -> bytes:
         cramjam.DecompressionError,
     ) as error:
         raise DecodeError(f"a block cannot be expanded: {error}") from error
-    if len(expanded) > _MOST_INFLATED:
-        raise DecodeError("a block expands to too many bytes")
+    return _checked(expanded, most)
+
+
+def _checked(expanded: bytes, most: int) -> bytes:
+    """Return the bytes unless they are too many."""
+    if len(expanded) > most:
+        raise DecodeError(_TOO_MANY)
     return expanded
 
 
-def _limited(make: Callable[[], Any]) -> Callable[[bytes], bytes]:
-    def expand(data: bytes) -> bytes:
+def _limited(make: Callable[[], Any]) -> Callable[[bytes, int], bytes]:
+    def expand(data: bytes, most: int) -> bytes:
         machine = make()
-        expanded: bytes = machine.decompress(data, _MOST_INFLATED + 1)
-        if len(expanded) <= _MOST_INFLATED and not machine.eof:
+        expanded = _checked(machine.decompress(data, most + 1), most)
+        if not machine.eof:
             raise EOFError("the data ends too early")
         return expanded
 
     return expand
 
 
-def _snappy(data: bytes) -> bytes:
-    if len(data) < 4 or read_snappy_size(data) > _MOST_INFLATED:
-        raise DecodeError("a block expands to too many bytes")
+def _snappy(data: bytes, most: int) -> bytes:
+    if len(data) < 4:
+        raise EOFError("the data ends too early")
+    if read_snappy_size(data) > most:
+        raise DecodeError(_TOO_MANY)
     expanded = bytes(cramjam.snappy.decompress_raw(data[:-4]))
     if zlib.crc32(expanded) != int.from_bytes(data[-4:], "big"):
         raise DecodeError("a block's checksum is wrong")
@@ -236,19 +260,15 @@ def read_snappy_size(data: bytes) -> int:
     return size
 
 
-def _zstandard(data: bytes) -> bytes:
-    out = io.BytesIO()
-    reader = cramjam.zstd.Decompressor()
-    for start in range(0, len(data), 1 << 14):
-        reader.decompress(data[start : start + (1 << 14)])
-        out.write(bytes(reader.flush()))
-        if out.tell() > _MOST_INFLATED:
-            break
-    out.write(bytes(reader.finish()))
-    return out.getvalue()
+def _zstandard(data: bytes, most: int) -> bytes:
+    if not data:
+        raise EOFError("the data ends too early")
+    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+        expanded: bytes = stream.read(most + 1)
+    return expanded
 
 
-_CODECS: Mapping[str, Callable[[bytes], bytes]] = {
+_CODECS: Mapping[str, Callable[[bytes, int], bytes]] = {
     "deflate": _limited(lambda: zlib.decompressobj(-15)),
     "bzip2": _limited(bz2.BZ2Decompressor),
     "xz": _limited(lzma.LZMADecompressor),
@@ -271,7 +291,8 @@ def read_records(schema: AvroSchema, data: bytes, count: int) -> list[Any]:
     try:
         records = [fastavro.schemaless_reader(stream, schema.fastavro) for _ in range(count)]
     except FAILURES as error:
-        raise DecodeError(f"{type(error).__name__}: {error}"[:200]) from error
+        reason = next((words for kind, words in _REASONS if isinstance(error, kind)), _NO_FIT)
+        raise DecodeError(reason) from error
     if left := len(data) - stream.tell():
         raise DecodeError(f"{left} bytes are left after the record")
     return records

@@ -19,21 +19,25 @@ def decode_units(schema: AvroSchema, wanted: Collection[str] | None, units: Unit
     """Decode with fastavro into the frame that the kernel would make."""
     shape = projected(schema.shape, wanted)
     records: list[tuple[int, Mapping[str, Any]]] = []
+    values: list[list[Any]] = []
     errors: dict[int, str] = {}
     for index, owner in enumerate(units.owners.tolist()):
         body = units.data[index][units.starts[index] : units.ends[index]]
         try:
             found = read_records(schema, body, int(units.counts[index]))
+            rows = [
+                [_value(one, record.get(one.name)) for one in shape.columns] for record in found
+            ]
         except DecodeError as error:
             errors[owner] = str(error)
         else:
             records += [(index, record) for record in found]
-    rows = units.owners[np.fromiter((index for index, _ in records), np.int64, len(records))]
+            values += rows
+    owners = units.owners[np.fromiter((index for index, _ in records), np.int64, len(records))]
     types = {one.name: one.dtype for one in shape.columns}
-    values = [[_value(one, record.get(one.name)) for one in shape.columns] for _, record in records]
     frame = pl.DataFrame(values, schema=types, orient="row")
     blobs = {path: _places(units, records, path) for path, one in walk(shape) if one.is_blob}
-    return Part(frame, rows, blobs, errors)
+    return Part(frame, owners, blobs, errors)
 
 
 def projected(shape: Shape, wanted: Collection[str] | None, path: str = "") -> Shape:
@@ -71,6 +75,8 @@ def _value(shape: Shape, value: Any) -> Any:
     if shape.kind == "map":
         item = shape.children[0]
         return [{"key": key, "value": _value(item, one)} for key, one in value.items()]
+    if shape.kind == "int" and not shape.logical and not -(2**31) <= value < 2**31:
+        raise DecodeError("an int has more than 32 bits")
     if shape.kind == "union":
         return float(value) if isinstance(shape.dtype, pl.Float64) else value
     return str(value) if isinstance(value, UUID | Decimal) else value

@@ -62,6 +62,9 @@ TIME_LIMITS = {
 }
 """Logical types that the kernel reads, and which pair of the kernel's limits they keep."""
 
+_MOST_SMALLEST = 2**31 - 1
+"""What the op table can hold; of items larger than that no packet has any."""
+
 WIDTH_BITS = {
     FLOAT: 32,
     INT: 32,
@@ -147,7 +150,8 @@ def _fields(builder: _Builder, shape: Shape, path: str, table: int, kept: bool) 
     found = []
     for child in shape.children:
         inner = f"{path}.{child.name}" if path else child.name
-        node = _value(builder, child, inner, table, kept or inner in builder.wanted)
+        keep = not child.hidden and (kept or inner in builder.wanted)
+        node = _value(builder, child, inner, table, keep)
         if node is not None:
             found.append(node)
     return tuple(found)
@@ -199,7 +203,7 @@ def _array(builder: _Builder, shape: Shape, path: str, table: int, kept: bool) -
     items = len(builder.tables)
     builder.tables.append(item.smallest)
     op = _op(builder, ARRAY, shape.null)
-    op[ARG], op[EXTRA], op[STEP] = items, item.smallest, int(some)
+    op[ARG], op[EXTRA], op[STEP] = items, min(item.smallest, _MOST_SMALLEST), int(some)
     if some:
         op[SLOT] = _column(builder, table, 64, 1)
     op[BITS] = _bits(builder, shape, table, some)

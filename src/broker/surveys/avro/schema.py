@@ -10,7 +10,7 @@ from typing import Any
 
 import fastavro
 import orjson
-from fastavro.schema import SchemaParseException
+from fastavro.schema import SchemaParseException, UnknownType
 
 from broker.errors import DecodeError
 from broker.surveys.avro.shape import Shape, full_name, shape_of
@@ -75,8 +75,9 @@ class AvroSchema:
             TypeError,
             KeyError,
             AttributeError,
+            OverflowError,
         ) as error:
-            raise DecodeError(f"the schema cannot be used: {_short(error)}") from error
+            raise DecodeError(f"the schema cannot be used: {_reason(error)}") from error
         name = parsed.get("name", "") if isinstance(parsed, dict) else ""
         schema = cls(plain, name, hashlib.sha256(canonical).hexdigest()[:32])
         schema.__dict__["fastavro"] = parsed
@@ -103,12 +104,25 @@ def _load(definition: str | bytes | Mapping[str, Any] | list[Any]) -> Any:
         pass
     try:
         return json.loads(definition)  # accepts NaN defaults, which some headers hold
+    except json.JSONDecodeError as error:
+        raise DecodeError(f"the schema is not JSON: {error}"[:200]) from error
+    except UnicodeDecodeError as error:
+        raise DecodeError("the schema is not JSON: it is not UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise DecodeError(f"the schema is not JSON: {_short(error)}") from error
+        raise DecodeError("the schema is no JSON that can be used") from error
 
 
-def _short(error: BaseException) -> str:
-    return f"{error}"[:200]
+def _reason(error: Exception) -> str:
+    """Say what is wrong: fastavro's words where it has some, ours where Python speaks."""
+    if isinstance(error, UnknownType):
+        return f"it names an unknown type {error.name!r}"[:200]
+    if isinstance(error, SchemaParseException):
+        return f"{error}"[:200]
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"[:200]
+    return "a part of it is not what Avro asks for there"
 
 
 def _depth(value: Any) -> int:

@@ -1,7 +1,7 @@
 """The tree of values that a schema describes, with names resolved and limits checked."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,9 @@ LOGICAL: dict[tuple[str, str], pl.DataType] = {
     ("string", "uuid"): pl.String(),
 }
 
+_MOST_FIXED = 1 << 24
+"""Bytes of a fixed; no packet of a survey has as many."""
+
 _DECIMAL = "decimal"
 _NUMBERS = ("int", "long", "float", "double")
 
@@ -53,7 +56,8 @@ class Shape:
     """One value: a field, an item, or a branch of a union.
 
     `null` is the index of the null branch, -1 where the value cannot be null; `kind` is an
-    Avro type or "union" (several types); `children` are fields, the item, or the branches.
+    Avro type or "union" (several types); `children` are fields, the item, or the branches. What
+    is `hidden` is read and checked only.
     """
 
     kind: str
@@ -64,11 +68,13 @@ class Shape:
     logical: str = ""
     size: int = 0
     symbols: tuple[str, ...] = ()
+    hidden: bool = False
 
     @property
     def is_blob(self) -> bool:
         """Tell whether the value is bytes, which no column holds."""
-        return self.kind in ("bytes", "fixed") and self.logical != _DECIMAL
+        plain = self.kind in ("bytes", "fixed") and self.logical != _DECIMAL
+        return plain and not self.hidden
 
     @cached_property
     def smallest(self) -> int:
@@ -84,7 +90,7 @@ class Shape:
     @cached_property
     def dtype(self) -> pl.DataType | None:
         """The type of the value's column; None if it has none."""
-        if self.is_blob:
+        if self.is_blob or self.hidden:
             return None
         if self.logical == _DECIMAL:
             return pl.String()
@@ -125,9 +131,13 @@ def shape_of(definition: Any) -> Shape:
     Raises
     ------
     DecodeError
-        If it holds itself, is too large, or has arrays whose items take no bytes.
+        If it holds itself, is too large, is a record or has arrays whose items take no bytes,
+        or breaks a rule of Avro that fastavro does not look at.
     """
-    return _Resolver().value(definition, "", "")
+    shape = _Resolver().value(definition, "", "")
+    if shape.kind == "record" and shape.smallest < 1:
+        raise DecodeError("the schema's record takes no bytes")
+    return shape
 
 
 class _Resolver:
@@ -184,19 +194,23 @@ class _Resolver:
         logical = str(definition.get("logicalType", ""))
         if kind == "fixed":
             logical = logical if _is_known(kind, logical) else ""
-            return Shape(kind, name, size=int(definition["size"]), logical=logical)
+            return Shape(kind, name, size=_fixed_size(definition["size"]), logical=logical)
         if kind == "enum":
-            return Shape(kind, name, symbols=tuple(definition["symbols"]))
+            return Shape(kind, name, symbols=_symbols(definition["symbols"]))
         if full in self._open:
             raise DecodeError(f"the schema's type {full} holds itself")
         self._open.append(full)
         inner = full.rpartition(".")[0]
-        fields = tuple(self.value(one["type"], one["name"], inner) for one in definition["fields"])
+        fields = [
+            self.value(one["type"], _checked_name(one["name"]), inner)
+            for one in definition["fields"]
+        ]
         self._open.pop()
-        return Shape("record", name, children=fields)
+        return Shape("record", name, children=tuple(_without_repeats(fields)))
 
     def _union(self, branches: list[Any], name: str, namespace: str) -> Shape:
         shapes = [self.value(branch, name, namespace) for branch in branches]
+        _check_branches(shapes)
         real = [shape for shape in shapes if shape.kind != "null"]
         null = next((i for i, shape in enumerate(shapes) if shape.kind == "null"), -1)
         if len(real) == 1 and len(shapes) <= 2:
@@ -214,6 +228,42 @@ class _Resolver:
         if not real:
             return Shape("null", name, wrapped=True)
         return Shape("union", name, null, children=tuple(real))
+
+
+def _fixed_size(size: Any) -> int:
+    if type(size) is not int or not 0 <= size <= _MOST_FIXED:
+        raise DecodeError(f"the schema has a fixed of {size!r} bytes")
+    return size
+
+
+def _symbols(symbols: Any) -> tuple[str, ...]:
+    if not isinstance(symbols, list):
+        raise DecodeError("the schema has an enum without a list of symbols")
+    return tuple(symbols)
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name or "." in name:
+        raise DecodeError(f"the schema has a field with the name {name!r}")
+    return name
+
+
+def _without_repeats(fields: list[Shape]) -> Iterator[Shape]:
+    """Hide fields whose name comes again, as WINTER's do: the last one counts."""
+    last = {one.name: place for place, one in enumerate(fields)}
+    for place, one in enumerate(fields):
+        yield one if last[one.name] == place else replace(one, name="", hidden=True)
+
+
+def _check_branches(shapes: list[Shape]) -> None:
+    """Refuse what no reader could tell apart: unions in unions, and a plain type twice."""
+    if not shapes:
+        raise DecodeError("the schema has a union of no types")
+    if any(one.null >= 0 or one.wrapped or one.kind == "union" for one in shapes):
+        raise DecodeError("the schema has a union within a union")
+    plain = [one.kind for one in shapes if one.kind not in ("record", "enum", "fixed")]
+    if len(set(plain)) < len(plain):
+        raise DecodeError("the schema has a union with one type twice")
 
 
 def full_name(definition: Mapping[str, Any], namespace: str) -> str:

@@ -52,7 +52,8 @@ class Part:
         """Return some rows."""
         return replace(
             self,
-            frame=self.frame[chosen],
+            # A frame of no columns has no rows to choose from.
+            frame=self.frame[chosen] if self.frame.width else self.frame,
             rows=self.rows[chosen],
             blobs={path: (at[chosen], size[chosen]) for path, (at, size) in self.blobs.items()},
         )

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from broker.errors import ConfigError
-from broker.science.fitters.salt2.engine import FastEngine, expand
-from broker.science.fitters.salt2.kernel import Model
-from broker.science.fitters.salt2.picture import draw
 from broker.science.fitters.salt2.presets import (
     DEFAULT,
     MIN_DETECTIONS,
@@ -19,11 +16,17 @@ from broker.science.fitters.salt2.presets import (
     Redshift,
 )
 from broker.science.fitters.salt2.result import Salt2Fit
-from broker.science.fitters.salt2.sncosmo_engine import SncosmoEngine
-from broker.science.fitters.salt2.tables import SourceTables, build_tables
+from broker.science.fitters.salt2.tables import (
+    SourceTables,
+    build_tables,
+    note_tables,
+    recall_tables,
+)
 
+# What is compiled is imported where it is used, as most commands fit nothing.
 if TYPE_CHECKING:
     from broker.alerts.lightcurve import LightCurve
+    from broker.science.fitters.salt2.kernel import Model
 
 
 class Engine(Protocol):
@@ -63,6 +66,8 @@ class Salt2Fitter:
     _engine: Engine = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        from broker.science.fitters.salt2.engine import FastEngine
+
         engine = self.engine or FastEngine(self.tables, self.preset)
         object.__setattr__(self, "_engine", engine)
 
@@ -96,6 +101,10 @@ class Models(Protocol):
 
     def bandpasses(self, names: Sequence[str]) -> list[Any]:
         """Return sncosmo bandpasses."""
+        ...
+
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """Return a digest of the data of models and bandpasses; empty if it is not known."""
         ...
 
 
@@ -140,12 +149,33 @@ def make_fitter(
     """
     if engine not in ENGINES:
         raise ConfigError(f"there is no engine {engine!r}; known: {', '.join(ENGINES)}")
-    source = models.source(model or preset.model)
-    bandpasses = models.bandpasses(bands)
-    tables = build_tables(source, bandpasses, z_max=max(z_max, preset.z[1]), cache=cache)
+    name, z_max = model or preset.model, max(z_max, preset.z[1])
     if engine == "fast":
+        from broker.science.fitters.salt2.engine import FastEngine
+
+        tables = _tables(models, name, bands, z_max, cache)
         return Salt2Fitter(tables, preset, FastEngine(tables, preset, threads))
+    from broker.science.fitters.salt2.sncosmo_engine import SncosmoEngine
+
+    bandpasses, source = models.bandpasses(bands), models.source(name)
+    tables = build_tables(source, bandpasses, z_max=z_max, cache=cache)
     return Salt2Fitter(tables, preset, SncosmoEngine(source, bandpasses, preset))
+
+
+def _tables(
+    models: Models, name: str, bands: Sequence[str], z_max: float, cache: Path | None
+) -> SourceTables:
+    """Return tables from the cache where they were made of the same data, else anew."""
+    mark = models.fingerprint([name, *bands]) if cache is not None else ""
+    if cache is not None and mark:
+        known = recall_tables(cache, mark, z_max)
+        if known is not None:
+            return known
+    bandpasses, source = models.bandpasses(bands), models.source(name)
+    tables = build_tables(source, bandpasses, z_max=z_max, cache=cache)
+    if cache is not None and mark:
+        note_tables(cache, mark, z_max, tables)
+    return tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +192,11 @@ class Painter:
 
     tables: SourceTables
     preset: Preset = DEFAULT
-    _model: Model = field(init=False, repr=False)
+    _model: "Model" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        from broker.science.fitters.salt2.engine import expand
+
         object.__setattr__(self, "_model", expand(self.tables, self.preset.c))
 
     def draw(self, fit: Salt2Fit, lightcurve: "LightCurve") -> bytes:
@@ -177,6 +209,8 @@ class Painter:
         lightcurve : LightCurve
             What it was made from.
         """
+        from broker.science.fitters.salt2.picture import draw
+
         return draw(fit, lightcurve, self._model, self.tables.coverage.bands)
 
 

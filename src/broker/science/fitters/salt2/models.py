@@ -187,11 +187,10 @@ class ModelStore:
         ConfigError
             If it is missing or not pinned.
         """
-        import sncosmo
+        entry, folder = _find(name).entry, str(self.path(name))
+        import sncosmo  # only once it is known that the data is there: it takes a second
 
-        entry = _find(name).entry
         kind = getattr(sncosmo, entry["source"])
-        folder = str(self.path(name))
         return kind(modeldir=folder, name=entry["model"], version=entry["version"])
 
     def bandpasses(self, names: Sequence[str]) -> list[Any]:
@@ -203,6 +202,23 @@ class ModelStore:
             If one is missing or not pinned.
         """
         return [read_passband(name, self.path(name), _find(name).entry["unit"]) for name in names]
+
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """Return a digest of all files of pinned items, as they are on disk.
+
+        Raises
+        ------
+        ConfigError
+            If one is missing or not pinned.
+        """
+        digest = hashlib.md5(usedforsecurity=False)
+        for name in names:
+            self.path(name)
+            item = _find(name)
+            digest.update(repr((name, item.entry)).encode())
+            for file in item.digests:
+                digest.update(((self._place(item) or self.root) / file).read_bytes())
+        return digest.hexdigest()
 
     def _state(self, item: Item) -> ItemStatus:
         place = self._place(item)

@@ -1,8 +1,12 @@
 """Band-integrated model tables: everything about a SALT model that a fit needs."""
 
 import hashlib
+import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +143,7 @@ def build_tables(
     """
     grids = _grids(source)
     key = _digest(source, grids, bandpasses, z_max, nodes)
-    file = None if cache is None else cache / f"{source.name}-{source.version}-{key[:16]}.npz"
+    file = None if cache is None else cache / _file_name(source.name, source.version, key)
     if file is not None and file.exists():
         return _load(file, source, bandpasses, key)
     built = _integrate(source, grids, bandpasses, z_max, nodes)
@@ -147,6 +151,54 @@ def build_tables(
     if file is not None:
         _store(file, tables)
     return tables
+
+
+def recall_tables(cache: Path, fingerprint: str, z_max: float) -> SourceTables | None:
+    """Return tables that were noted under a fingerprint; None if there are none.
+
+    It spares the import of sncosmo and the reading of the model, a second and more.
+    """
+    try:
+        note = json.loads(_note_file(cache, fingerprint, z_max).read_text())
+        with np.load(cache / note["file"]) as stored:
+            colour, values = stored["colour"], stored["values"]
+        covered = Coverage(
+            tuple(note["bands"]), np.array(note["edges"]), tuple(note["wave_range"]), note["z_max"]
+        )
+        words = (note["model"], note["version"], note["checksum"])
+        return SourceTables(*words, covered, tuple(note["phase_range"]), colour, values)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def note_tables(cache: Path, fingerprint: str, z_max: float, tables: SourceTables) -> None:
+    """Note of which data tables in the cache were made; a cache that is read-only has no notes."""
+    covered = tables.coverage
+    note = {
+        "file": _file_name(tables.model, tables.version, tables.checksum),
+        "model": tables.model,
+        "version": tables.version,
+        "checksum": tables.checksum,
+        "bands": covered.bands,
+        "edges": covered.edges.tolist(),
+        "wave_range": covered.wave_range,
+        "z_max": covered.z_max,
+        "phase_range": tables.phase_range,
+    }
+    file = _note_file(cache, fingerprint, z_max)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    with suppress(OSError):
+        partial.write_text(json.dumps(note))
+        partial.replace(file)
+
+
+def _note_file(cache: Path, fingerprint: str, z_max: float) -> Path:
+    made = repr((_FORMAT, z_max, LOG_STEP, version("sncosmo"), fingerprint)).encode()
+    return cache / f"{hashlib.md5(made, usedforsecurity=False).hexdigest()[:16]}.json"
+
+
+def _file_name(model: str, model_version: str, key: str) -> str:
+    return f"{model}-{model_version}-{key[:16]}.npz"
 
 
 def _grids(source: Any) -> list[Any]:
