@@ -110,9 +110,10 @@ def test_a_file_that_refuses_direct_writes(tmp_path: Path):
     assert_frame_equal(rows, pl.read_parquet(tmp_path / "x.parquet"))
 
 
-def test_other_types_are_left_to_polars(tmp_path: Path):
+@pytest.mark.parametrize("kind", [pl.Null, pl.Categorical, pl.Time, pl.Duration, pl.Array(int, 2)])
+def test_other_types_are_left_to_polars(tmp_path: Path, kind: pl.DataType):
     """A type that is not known here is stored all the same."""
-    rows = pl.DataFrame({"x": [None, None]}, schema={"x": pl.Null})
+    rows = pl.DataFrame({"x": [None, None]}, schema={"x": kind})
     prepared = Prepared(rows)
     write_part(tmp_path / "w0-0000000001.parquet", prepared, 1)
 

@@ -3,6 +3,7 @@
 import io
 
 import fastavro
+import polars as pl
 import pytest
 
 from broker.surveys import decode_batch, get_survey
@@ -54,6 +55,16 @@ def test_ztf_earlier_candids_are_joined(history, joined):
     listed = None if history is None else [entry | {"candid": one} for one in history]
     frame = ztf_frame(prv_candidates=listed)
     assert frame.survey.dia_source_rows(frame)["prv_candidates_candids"].to_list() == [joined]
+
+
+def test_rows_of_a_survey_without_the_history():
+    """The joined column is there, null in each of several rows."""
+    frame = ztf_frame()
+    rows = pl.concat([frame.rows.drop("prv_candidates")] * 3)
+
+    found = frame.survey.source_table.rows(rows, rows.schema)
+
+    assert found["prv_candidates_candids"].to_list() == [None] * 3
 
 
 def test_ztf_alerts_have_no_cutouts():

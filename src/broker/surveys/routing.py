@@ -267,7 +267,8 @@ def bare_schemas(
     if schema is not None:
         return survey_of_schema(schema, survey), (schema,)
     if survey is None or survey.wire not in ("bare", "confluent"):
-        whose = f"{survey.name} sends containers" if survey else "no survey is given"
+        sends = {"json": "JSON"}.get(survey.wire, "containers") if survey else ""
+        whose = f"{survey.name} sends {sends}" if survey else "no survey is given"
         raise DecodeError(
             f"no known format: neither Avro container, Confluent frame, gzip nor JSON; as a bare "
             f"Avro datum it needs a named schema ({whose})"

@@ -63,6 +63,6 @@ def lists_field(dtype: pl.DataType | None, name: str) -> bool:
 
 def _joined(schema: pl.Schema, listed: str, inner: str, column: str) -> pl.Expr:
     if not lists_field(schema.get(listed), inner):
-        return pl.lit(None, pl.String).alias(column)
+        return pl.repeat(None, pl.len(), dtype=pl.String).alias(column)
     ids = pl.element().struct.field(inner).drop_nulls().cast(pl.String)
     return pl.col(listed).list.eval(ids).list.join(",").alias(column)

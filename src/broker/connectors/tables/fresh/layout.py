@@ -156,7 +156,7 @@ class _Making:
     ) -> None:
         """Add an optional column or field and what is in it."""
         path, number_here = (*path, name), len(self.groups)
-        if isinstance(dtype, pl.Struct):
+        if isinstance(dtype, pl.Struct) and dtype.fields:
             self._group(parent, place, is_list=False)
             self._element(name, len(dtype.fields), _OPTIONAL)
             for inner, field in enumerate(dtype.fields):
