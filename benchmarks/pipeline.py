@@ -51,7 +51,7 @@ def run(place: Path | None = None, rounds: int = 5, alerts: int = 6144) -> dict[
             ours.append(_pipeline_us(broker, sample, alerts, number))
             theirs.append(_fastavro_us(sample))
         stages = _stages_us(broker, sample)
-    growth = _growth(sample, alerts)
+    growth = _growth(sample)
     pipeline_us, fastavro_us = median(ours), median(theirs)
     return {
         "ratios": {
@@ -126,19 +126,22 @@ def _fastavro_us(sample: Sequence[bytes]) -> float:
     return 1e6 * (time.process_time() - started) / _FASTAVRO_SAMPLE
 
 
-def _growth(sample: Sequence[bytes], alerts: int) -> float:
-    """Return the cost of an alert with eleven times as many stored, over that of the first.
+def _growth(sample: Sequence[bytes], step: int = 2048, rounds: int = 5) -> float:
+    """Return the cost of an alert with ten times as many stored, over that with few.
 
     Each cost is taken in units of fastavro's beside it, as machines change their pace.
     """
-    step = max(alerts // 2, 1024)
     with _broker() as broker:
-        _pipeline_us(broker, sample, step, 0)
-        costs = [
-            _pipeline_us(broker, sample, step, number) / _fastavro_us(sample)
-            for number in range(1, 12)
-        ]
-    return median(costs[-3:]) / median(costs[:3])
+        numbers = iter(range(100))
+
+        def cost() -> float:
+            return _pipeline_us(broker, sample, step, next(numbers)) / _fastavro_us(sample)
+
+        cost()
+        few = [cost() for _ in range(rounds)]
+        for _ in range(9 * rounds // 2):
+            _pipeline_us(broker, sample, 2 * step, next(numbers))
+        return median(cost() for _ in range(rounds)) / median(few)
 
 
 def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 2048) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """A crash between any two steps of a batch loses nothing and does nothing twice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from broker.surveys import DEFAULT_SURVEY, get_survey
 from broker.wiring import Broker
 
 ALERTS, BATCH = 120, 40
+LIMITS = Limits(batch_alerts=BATCH)
+LARGE = replace(LIMITS, large_batch_bytes=1)
 BAD = [b"not an alert", b"nor this"]
 
 
@@ -62,7 +64,9 @@ def packets() -> list[bytes]:
     return [*good[:50], BAD[0], *good[40:43], *good[50:], BAD[1]]
 
 
-def run(home: Path, packets: list[bytes], steps: int, models: Path) -> tuple[Report | None, int]:
+def run(
+    home: Path, packets: list[bytes], steps: int, models: Path, limits: Limits = LIMITS
+) -> tuple[Report | None, int]:
     """Run the pipeline until the fuse burns through; return report and steps left."""
     broker = Broker(Settings(home=str(home), model_dir=str(models), plots="never"))
     fuse = Fuse(steps)
@@ -81,7 +85,7 @@ def run(home: Path, packets: list[bytes], steps: int, models: Path) -> tuple[Rep
         sinks,
         Fused(broker.ledger, fuse, "claim", "close", "release"),
         salt2=broker.salt2_stage(),
-        limits=Limits(batch_alerts=BATCH),
+        limits=limits,
     )
     try:
         with broker.working():
@@ -142,18 +146,27 @@ def test_an_uninterrupted_run_adds_up(whole: tuple[dict, int]):
     assert steps > 30
 
 
-@pytest.mark.parametrize("third", range(3))
+@pytest.mark.parametrize(
+    ("third", "limits"),
+    [(0, LIMITS), (1, LIMITS), (2, LIMITS), (1, LARGE)],
+    ids=["0", "1", "2", "large"],
+)
 def test_a_crash_at_any_step_is_mended(
-    third: int, whole: tuple[dict, int], packets: list[bytes], toy_models: Path, tmp_path: Path
+    third: int,
+    limits: Limits,
+    whole: tuple[dict, int],
+    packets: list[bytes],
+    toy_models: Path,
+    tmp_path: Path,
 ):
     """The same command again ends where an uninterrupted run does."""
     kept, steps = whole
     for step in range(third, steps, 3):
         home = tmp_path / str(step)
-        crashed, _ = run(home, packets, step, toy_models)
+        crashed, _ = run(home, packets, step, toy_models, limits)
         assert crashed is None
 
-        finished, _ = run(home, packets, 10_000, toy_models)
+        finished, _ = run(home, packets, 10_000, toy_models, limits)
 
         assert finished is not None
         assert contents(home) == kept, f"after a crash at step {step}"

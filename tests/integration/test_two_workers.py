@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from broker.wiring import Broker
 from crashing import CrashError, Fused
 
 ALERTS = 30
+LIMITS = Limits(batch_alerts=10)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,9 @@ def packets() -> list[bytes]:
 class Worker:
     """A worker whose journal, dead letters or stream fail after a number of calls."""
 
-    def __init__(self, home: Path, name: str, **fuses: int) -> None:
+    def __init__(self, home: Path, name: str, limits: Limits = LIMITS, **fuses: int) -> None:
         self.broker = Broker(Settings(home=str(home), worker=name))
-        self._fuses = fuses
+        self._limits, self._fuses = limits, fuses
 
     def _sink(self, name: str, sink: Any, method: str) -> Any:
         return Fused(sink, method, self._fuses[name]) if name in self._fuses else sink
@@ -54,7 +56,7 @@ class Worker:
             broker.filters,
             sinks,
             broker.ledger,
-            limits=Limits(batch_alerts=10),
+            limits=self._limits,
             at_work=lambda worker: broker.lock_of(worker).is_held(),
         )
         try:
@@ -138,3 +140,20 @@ def test_the_living_are_waited_for(home: Path, packets: list[bytes]) -> None:
     second.join(30)
     assert not first.is_alive()
     assert not second.is_alive()
+
+
+@pytest.mark.parametrize("large", [96 << 20, 1])
+def test_workers_that_meet_each_others_claims(large: int, home: Path, packets: list[bytes]) -> None:
+    """Each may have to wait for the other; both get to the end, large batches or small."""
+    limits = replace(LIMITS, large_batch_bytes=large)
+    orders = {"w1": packets, "w2": packets[::-1]}
+    threads = [
+        threading.Thread(target=Worker(home, name, limits).run, args=(order * 3,))
+        for name, order in orders.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert [thread.is_alive() for thread in threads] == [False, False]

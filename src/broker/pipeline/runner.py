@@ -13,9 +13,8 @@ is mended by doing 3 and 4 once more from the journal, when the worker starts ag
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +28,7 @@ from broker.instance import Instance
 from broker.pipeline import fitting, intake, products
 from broker.pipeline.copies import Copies, file_names
 from broker.pipeline.fitting import Salt2Stage
+from broker.pipeline.hands import Hands
 from broker.pipeline.ledger import Claim, Intake, Ledger, UndecidedError, utc_now
 from broker.pipeline.patience import patiently
 from broker.pipeline.references import references
@@ -49,9 +49,6 @@ _MOST_AT_ONCE = 32
 
 _IN_FLIGHT = 1
 """Batches between decode and close: one that is written while the next is decoded."""
-
-_LARGE_BATCH_BYTES = 96 << 20
-"""The next batch is taken while packets of up to so many bytes wait for the journal."""
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -77,12 +74,17 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much travels together, what is too much, and for how long a service is waited for."""
+    """How much travels together, what is too much, and for how long a service is waited for.
+
+    The packets of a batch of more than `large_batch_bytes` are durable, and let go, before the
+    next is asked for, which keeps the memory of a run flat.
+    """
 
     batch_alerts: int = 2048
     batch_wait_s: float = 0.25
     max_packet_bytes: int = 16 << 20
     patience_s: float = 0.0
+    large_batch_bytes: int = 96 << 20
 
 
 @dataclass(slots=True)
@@ -190,45 +192,43 @@ class Pipeline:
         self.report.passed = {chosen.name: 0 for chosen in self._filters}
         started = time.perf_counter()
         self.recover()
-        flying: deque[Future[_Work]] = deque()
+        hands: Hands[_Work, Messages | None] = Hands(self._keep, self._tell_once_kept)
         try:
-            self._take_in(source, flying, lambda: self._show(started, on_progress))
+            self._take_in(source, hands, lambda: self._show(started, on_progress))
         except KeyboardInterrupt:
-            while flying and flying[0].exception() is None:
-                self._land(flying, source)
+            while hands.flying and hands.flying[0].exception() is None:
+                self._land(hands, source)
             raise
         finally:
             self._show(started, on_progress)
         return self.report
 
     def _take_in(
-        self, source: Source, flying: "deque[Future[_Work]]", show: Callable[[], None]
+        self, source: Source, hands: Hands[_Work, Messages | None], show: Callable[[], None]
     ) -> None:
         """Take batch after batch; on return no thread is at work."""
         with (
-            ThreadPoolExecutor(1, "keep") as keeper,
-            ThreadPoolExecutor(1, "tell") as teller,
+            hands,
             ThreadPoolExecutor(1, "merge") as merger,
             self._stop_waiting_on_error(),
         ):
-            keeping: list[Future[Messages | None]] = []
             for batch in source.batches(self._limits.batch_alerts, self._limits.batch_wait_s):
                 if batch.gaps:
                     self._ledger.note_gaps(batch.gaps, self._clock())
                 if len(batch.payloads):
-                    work = self._take(batch)
-                    is_large = work.payload_bytes > _LARGE_BATCH_BYTES
-                    wait(keeping)
-                    keeping = [keeper.submit(self._keep, work)]
-                    flying.append(teller.submit(self._tell_once_kept, work, *keeping))
-                    wait(keeping if is_large else [])
+                    work = self._take(batch, hands.tell_held)
+                    is_large = work.payload_bytes > self._limits.large_batch_bytes
+                    hands.take(work, is_large=is_large)
                     if work.key.number % _MERGE_EVERY == 0:
                         merger.submit(self._sinks.tables.compact)
-                while flying and (len(flying) > _IN_FLIGHT or not len(batch.payloads)):
-                    self._land(flying, source)
+                else:
+                    hands.tell_held()
+                while hands.flying and (len(hands.flying) > _IN_FLIGHT or not len(batch.payloads)):
+                    self._land(hands, source)
                 show()
-            while flying:
-                self._land(flying, source)
+            hands.tell_held()
+            while hands.flying:
+                self._land(hands, source)
                 show()
 
     @contextmanager
@@ -278,10 +278,15 @@ class Pipeline:
             time.sleep(_ASK_EVERY_S)
         return False
 
-    def _take(self, batch: SourceBatch) -> _Work:
-        """Decode a batch, claim what is new, and make everything of it."""
+    def _take(self, batch: SourceBatch, before_claim: Callable[[], None]) -> _Work:
+        """Decode a batch, claim what is new, and make everything of it.
+
+        `before_claim` lets go of batches that are held back: another worker may wait for their
+        end, as this one may wait for that worker's to claim its own.
+        """
         limit = self._limits.max_packet_bytes
         arrival = intake.arrive(batch, self._survey, limit, self._resolver)
+        before_claim()
         now = self._clock()
         ids = arrival.intake
         claim = self._claim(ids, now)
@@ -442,10 +447,10 @@ class Pipeline:
         for topic, count in fates["published"].items():
             report.published[topic] = report.published.get(topic, 0) + count
 
-    def _land(self, flying: "deque[Future[_Work]]", source: Source) -> None:
+    def _land(self, hands: Hands[_Work, Messages | None], source: Source) -> None:
         """Wait until the first batch under way is closed, then let the source forget it."""
-        source.commit(flying[0].result().batch)
-        flying.popleft()
+        source.commit(hands.flying[0].result().batch)
+        hands.flying.popleft()
 
     def _show(self, started: float, on_progress: Callable[[Report], None] | None) -> None:
         self.report.elapsed_s = time.perf_counter() - started

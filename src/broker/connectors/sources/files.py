@@ -20,7 +20,7 @@ ORIGIN_SCHEMA = {
     "place": pl.String,
 }
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
-_MAX_BATCH_BYTES = 64 << 20
+MAX_BATCH_BYTES = 160 << 20
 """A batch ends early at this size, so that memory stays flat whatever the packets weigh."""
 
 _POLL_S = 0.5
@@ -82,7 +82,7 @@ class FileSource:
                 places.append(item[0])
                 payloads.append(item[1])
                 size += len(item[1])
-            if item is None or len(payloads) >= max_payloads or size >= _MAX_BATCH_BYTES:
+            if item is None or len(payloads) >= max_payloads or size >= MAX_BATCH_BYTES:
                 yield _batch(payloads, places)
                 payloads, places, size = [], [], 0
         if payloads:

@@ -38,7 +38,7 @@ from broker.connectors.kafka.health import (
 from broker.connectors.kafka.offsets import Jump, Offsets, Partition
 from broker.connectors.kafka.place import KafkaPlace, read_place
 from broker.connectors.kafka.topics import TopicWatch
-from broker.connectors.sources.files import ORIGIN_SCHEMA
+from broker.connectors.sources.files import MAX_BATCH_BYTES, ORIGIN_SCHEMA
 from broker.errors import TransientError, UsageError
 from broker.instance import Instance
 from broker.ports import OffsetGap, SourceBatch
@@ -61,9 +61,6 @@ CONSUMER: Mapping[str, Any] = {
     "fetch.wait.max.ms": 100,
 }
 """How we read; see librdkafka's CONFIGURATION."""
-
-_MAX_BATCH_BYTES = 64 << 20
-"""A batch ends early at this size, so that memory stays flat whatever the packets weigh."""
 
 _ANSWER_S = 5.0
 """How long one question to the server may take."""
@@ -223,7 +220,7 @@ class KafkaSource:
         """Poll until a batch is full by count, bytes or time."""
         self._messages, size = [], 0
         deadline = self._clock.monotonic() + max_wait_s
-        while len(self._messages) < max_payloads and size < _MAX_BATCH_BYTES:
+        while len(self._messages) < max_payloads and size < MAX_BATCH_BYTES:
             wait_s = max(deadline - self._clock.monotonic(), 0)
             message = next_message(self._consumer, wait_s, "reading from Kafka")
             if message is None:
