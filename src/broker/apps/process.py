@@ -112,6 +112,12 @@ def _stopped_in_order(grace_s: float) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def give_back_memory() -> None:
+    """Return to the system what was kept, before work that needs memory of another kind."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_freed_memory() -> None:
     """Let the allocator keep what is freed, where it is glibc's."""
     with suppress(OSError, AttributeError, TypeError):

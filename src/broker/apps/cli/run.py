@@ -13,7 +13,7 @@ from broker.apps.cli._options import options
 from broker.apps.cli._output import print_json, print_table, run_display
 from broker.apps.cli.broker_files import place, started
 from broker.apps.metrics import RunCollector, health_of, served
-from broker.apps.process import taking_in
+from broker.apps.process import give_back_memory, taking_in
 from broker.apps.simulator.models import SimulationBroker
 from broker.apps.simulator.source import SimulatedSource
 from broker.apps.subscriptions import make_subscriptions
@@ -110,6 +110,7 @@ def take_in(
     ):
         report = broker.pipeline(salt2).run(stop.between(source), display.show, report)
         _subscribe(broker)
+        give_back_memory()
         broker.tables.compact()
     return report
 

@@ -23,9 +23,7 @@ from broker.connectors.tables.parts import (
 )
 
 # Rows of one merge in memory; reading, sorting and writing them takes about four times this.
-MERGE_BYTES = 64 * 2**20
-# The same for rows with lists and records, which take several times more while they are sorted.
-NESTED_MERGE_BYTES = 32 * 2**20
+MERGE_BYTES = 32 * 2**20
 # Fewer files than this are left for a later merge.
 _FEWEST = 8
 # A merged file is merged again only into one at least this many times larger, so that a row of
@@ -83,21 +81,16 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
 def _filled(parts: list[Part]) -> Iterator[list[Part]]:
     """Cut neighbours into groups of up to the bytes of one merge."""
     group: list[Part] = []
-    total, most = 0, _most_bytes(parts[0])
+    total = 0
     for part in parts:
         size = part.frame_bytes()
-        if group and total + size > most:
+        if group and total + size > MERGE_BYTES:
             yield group
             group, total = [], 0
         group.append(part)
         total += size
     if group:
         yield group
-
-
-def _most_bytes(part: Part) -> int:
-    kinds = pl.read_parquet_schema(part.path).values()
-    return NESTED_MERGE_BYTES if any(kind.is_nested() for kind in kinds) else MERGE_BYTES
 
 
 def _merge(folder: Path, group: Sequence[Part], sort_columns: Sequence[str]) -> bool:
