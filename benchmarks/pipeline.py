@@ -31,7 +31,7 @@ USER_FILTERS = 20
 _FASTAVRO_SAMPLE = 200
 
 
-def run(place: Path | None = None, rounds: int = 5, alerts: int = 6144) -> dict[str, Any]:
+def run(place: Path | None = None, rounds: int = 5, alerts: int = 5120) -> dict[str, Any]:
     """Measure; every time is CPU time of the process, all threads, per alert.
 
     Parameters
@@ -126,7 +126,7 @@ def _fastavro_us(sample: Sequence[bytes]) -> float:
     return 1e6 * (time.process_time() - started) / _FASTAVRO_SAMPLE
 
 
-def _growth(sample: Sequence[bytes], step: int = 2048, rounds: int = 5) -> float:
+def _growth(sample: Sequence[bytes], step: int = 2560, rounds: int = 5) -> float:
     """Return the cost of an alert with ten times as many stored, over that with few.
 
     Each cost is taken in units of fastavro's beside it, as machines change their pace.
@@ -144,7 +144,7 @@ def _growth(sample: Sequence[bytes], step: int = 2048, rounds: int = 5) -> float
         return median(cost() for _ in range(rounds)) / median(few)
 
 
-def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 2048) -> dict[str, float]:
+def _stages_us(broker: Broker, sample: Sequence[bytes], size: int = 2560) -> dict[str, float]:
     """Time each stage by itself on one batch; they overlap in a run."""
     payloads = list(renumbered(sample, size, start=9 * 10**8))
     batch = next(GeneratedSource(payloads).batches(size, 0))

@@ -64,7 +64,7 @@ class Settings:
     survey: str = _setting("", "Survey whose alerts are read when --survey is not given.")
     testid: str = _setting("", "Suffix of all resource names; empty is the production instance.")
     worker: str = _setting("w0", "Name of this worker; two workers of one home need two names.")
-    batch_alerts: int = _setting(2048, "Most alerts that travel together.")
+    batch_alerts: int = _setting(2560, "Most alerts that travel together.")
     batch_wait_s: float = _setting(0.25, "Longest wait for a batch to fill, in seconds.")
     max_packet_mb: float = _setting(16.0, "Larger packets become dead letters, in MB.")
     schema_registry: str = _setting("", "Base URL of a Confluent-compatible schema registry.")

@@ -80,7 +80,7 @@ class Limits:
     next is asked for, which keeps the memory of a run flat.
     """
 
-    batch_alerts: int = 2048
+    batch_alerts: int = 2560
     batch_wait_s: float = 0.25
     max_packet_bytes: int = 16 << 20
     patience_s: float = 0.0

@@ -20,7 +20,7 @@ ORIGIN_SCHEMA = {
     "place": pl.String,
 }
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
-MAX_BATCH_BYTES = 160 << 20
+MAX_BATCH_BYTES = 192 << 20
 """A batch ends early at this size, so that memory stays flat whatever the packets weigh."""
 
 _POLL_S = 0.5
