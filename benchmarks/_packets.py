@@ -9,6 +9,7 @@ from pathlib import Path
 import fastavro
 
 from broker.connectors.sources.files import FileSource
+from broker.errors import UsageError
 from broker.surveys import DEFAULT_SURVEY, get_survey, open_alert
 
 NIGHT = date(2026, 1, 1)
@@ -16,7 +17,13 @@ _GENERATED = 256
 
 
 def packets(place: Path | None, limit: int = 2000) -> list[bytes]:
-    """Return distinct packets of the default survey that can be decoded."""
+    """Return distinct packets of the default survey that can be decoded.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
     survey = get_survey(DEFAULT_SURVEY)
     if place is None:
         if survey.generate is None:
@@ -24,7 +31,10 @@ def packets(place: Path | None, limit: int = 2000) -> list[bytes]:
         return list(survey.generate(_GENERATED, 1, NIGHT))
     batches = FileSource([place]).batches(500, 0)
     payloads = (payload for batch in batches for payload in batch.payloads)
-    return list(islice(_usable(payloads, survey.name), limit))
+    found = list(islice(_usable(payloads, survey.name), limit))
+    if not found:
+        raise UsageError(f"{place} holds no packet of {survey.name} that fastavro can read")
+    return found
 
 
 def _usable(payloads: Iterator[bytes], survey: str) -> Iterator[bytes]:
