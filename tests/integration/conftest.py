@@ -84,10 +84,12 @@ def produce() -> Produce:
         producer = confluent_kafka.Producer(
             {"bootstrap.servers": address, "log_level": 0, "message.max.bytes": 4_000_000}
         )
-        for payload in payloads:
+        for number, payload in enumerate(payloads, 1):
             producer.produce(topic, payload, partition=partition)
             producer.poll(0)
-        assert producer.flush(30) == 0
+            if number % 2000 == 0:  # before the queue of a gigabyte is full
+                assert producer.flush(60) == 0
+        assert producer.flush(60) == 0
 
     return send
 
