@@ -270,6 +270,7 @@ def _text_bytes(array: int, entries: Any) -> Any:
     return total
 
 
+# Twice the same, for a width that the compiler knows becomes a single move.
 @compiled
 def _put_words4(out: Any, at: int, values: Any, bits: Any, first: int, count: int) -> Any:
     for i in range(0, count, 8):

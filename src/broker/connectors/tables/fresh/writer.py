@@ -173,7 +173,7 @@ class _Entries:
         defined, repeated, slots = self.parts
         repeats = _coded(repeated, depth) if depth else np.empty(0, np.uint8)
         levels = _coded(defined + (slots >= 0), most_defined)
-        self._codes = (repeats, levels)
+        self._codes = (repeats, levels)  # their addresses are told
         return (
             *(defined.ctypes.data, slots.ctypes.data, len(slots), *kernel.look_at(slots)),
             *(repeats.ctypes.data, repeats.size, levels.ctypes.data, levels.size),
