@@ -7,17 +7,32 @@ written here is seldom read soon.
 import errno
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 # Memory, places and lengths of direct writes are multiples of a page; every disk's block fits.
 ALIGN = mmap.PAGESIZE
 # Below this the fixed cost of a direct write outweighs the copy.
 LEAST_DIRECT = 256 * 2**10
+_HUGE = 2 * 2**20
+"""Bytes of a huge page; where they are larger, nothing is gained."""
 
 
 def aligned(size: int) -> memoryview:
-    """Return memory of at least `size` bytes that starts at a page."""
-    return memoryview(mmap.mmap(-1, max(size, 1)))
+    """Return memory of at least `size` bytes that starts at a page.
+
+    Large memory is in huge pages where the system has them: the disk is told of each page.
+    """
+    if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memoryview(mmap.mmap(-1, max(size, 1)))
+    size = -(-size // _HUGE) * _HUGE
+    memory = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    start = -np.frombuffer(memory, np.uint8).ctypes.data % _HUGE
+    return memoryview(memory)[start : start + size]
 
 
 class DirectFile:

@@ -42,6 +42,9 @@ _ASK_EVERY_S = 0.05
 _MERGE_EVERY = 64
 """Batches between two merges of small table parts."""
 
+_MOST_KINDS = 256
+"""Schemas of rows that are remembered."""
+
 _PNG = {"contentType": "image/png"}
 
 _MOST_AT_ONCE = 32
@@ -174,6 +177,7 @@ class Pipeline:
         self._clock = clock
         self._at_work = at_work
         self._stopped = Event()
+        self._kinds: dict[tuple[str, str], str] = {}
         self.report = Report()
 
     def run(
@@ -385,11 +389,20 @@ class Pipeline:
         parts: dict[str, dict[str, list[pl.DataFrame]]] = {}
         for part in made:
             for table, rows in products.tables(part, clustered=self._sinks.clustered):
-                kind = "" if len(made) == 1 else str(rows.schema)
+                kind = "" if len(made) == 1 else self._kind(table, part, rows)
                 parts.setdefault(table, {}).setdefault(kind, []).append(rows)
                 counts[table] = counts.get(table, 0) + len(rows)
         self._at_once(*(partial(self._append, table, parts[table], key) for table in parts))
         return {"rows": counts}
+
+    def _kind(self, table: str, part: products.Made, rows: pl.DataFrame) -> str:
+        """Spell the schema of a table's rows; what is made of one schema always has the same."""
+        name = (table, part.alerts.frame.kind)
+        if name not in self._kinds:
+            if len(self._kinds) >= _MOST_KINDS:
+                self._kinds.clear()
+            self._kinds[name] = str(rows.schema)
+        return self._kinds[name]
 
     def _append(
         self, table: str, kinds: Mapping[str, Sequence[pl.DataFrame]], key: BatchKey

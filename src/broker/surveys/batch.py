@@ -31,12 +31,13 @@ _DECODERS: dict[str, ColumnDecoder] = {}
 class _Reading:
     """How a survey's words are read from rows of one schema; made once for many batches.
 
-    `columns` are the rows' columns; `history` is the list of earlier detections and the field
-    that has their ids.
+    `columns` are the rows' columns, `kind` is the same as text; `history` is the list of earlier
+    detections and the field that has their ids.
     """
 
     words: SchemaMap
     columns: pl.Schema
+    kind: str
     keys: Sequence[pl.Expr]
     ids: Sequence[pl.Expr]
     history: tuple[str, str] | None
@@ -88,6 +89,11 @@ class AlertFrame:
         To ask Polars for nested types costs as much as a filter does.
         """
         return _reading(self.survey, self.schema, self.rows).columns
+
+    @property
+    def kind(self) -> str:
+        """`columns` as text: equal for frames that can be put together."""
+        return _reading(self.survey, self.schema, self.rows).kind
 
     @property
     def attributes(self) -> pl.DataFrame:
@@ -159,7 +165,7 @@ def _merge_alike(frames: list[AlertFrame]) -> list[AlertFrame]:
         return frames
     alike: dict[tuple[str, ...], list[AlertFrame]] = {}
     for frame in frames:
-        kind = (frame.survey.name, frame.schema_version, str(frame.rows.schema), *frame.blobs)
+        kind = (frame.survey.name, frame.schema_version, frame.kind, *frame.blobs)
         alike.setdefault(kind, []).append(frame)
     return [_merge(group) if len(group) > 1 else group[0] for group in alike.values()]
 
@@ -243,7 +249,7 @@ def _reading(survey: Survey, schema: AvroSchema, rows: pl.DataFrame) -> _Reading
         kinds = rows.schema
         history = _history(words, kinds)
         _READINGS[name] = _Reading(
-            words, kinds, _key_expressions(survey, kinds), _ids(survey, kinds), history
+            words, kinds, str(kinds), _key_expressions(survey, kinds), _ids(survey, kinds), history
         )
     return _READINGS[name]
 
