@@ -82,7 +82,12 @@ def produce() -> Produce:
 
     def send(address: str, topic: str, payloads: list[bytes], partition: int = -1) -> None:
         producer = confluent_kafka.Producer(
-            {"bootstrap.servers": address, "log_level": 0, "message.max.bytes": 4_000_000}
+            {
+                "bootstrap.servers": address,
+                "log_level": 0,
+                "message.max.bytes": 4_000_000,
+                "enable.idempotence": True,  # the order is kept when something is sent again
+            }
         )
         for number, payload in enumerate(payloads, 1):
             producer.produce(topic, payload, partition=partition)

@@ -61,3 +61,27 @@ def test_signals_are_as_before_afterwards() -> None:
         pass
 
     assert [signal.getsignal(number) for number in (*NUMBERS, signal.SIGALRM)] == before
+
+
+def test_who_asks_at_the_very_end_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that outlives the run would end the process."""
+    asked: list[int] = []
+    set_timer = signal.setitimer
+
+    def and_ask(which: int, seconds: float) -> tuple[float, float]:
+        before = set_timer(which, seconds)
+        if not seconds:
+            ask(signal.SIGTERM)
+        return before
+
+    monkeypatch.setattr(signal, "setitimer", and_ask)
+    outer = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        with taking_in(grace_s=60):
+            pass
+
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        assert asked == [signal.SIGTERM]
+    finally:
+        set_timer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGTERM, outer)

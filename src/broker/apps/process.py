@@ -102,14 +102,16 @@ def _stopped_in_order(grace_s: float) -> Iterator[Stop]:
         stop.wanted = True
         signal.setitimer(signal.ITIMER_REAL, grace_s)
 
-    ours = {signal.SIGTERM: ask, signal.SIGINT: ask, signal.SIGALRM: signal.default_int_handler}
-    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
+    late = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        # Only now is nobody left who sets the timer, which would end the process.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, late)
 
 
 def give_back_memory() -> None:
