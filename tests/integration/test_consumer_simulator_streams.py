@@ -34,10 +34,10 @@ class TestKafka(ConsumerSimulatorContract):
     @pytest.fixture
     def stream(self, kafka: Any) -> Iterator[Stream]:
         """Return a stream on a cluster, under names that no other test uses."""
-        from broker.connectors.streams.kafka import KafkaStream
+        from kafka_settled import SettledStream
 
         servers = {"bootstrap.servers": kafka.plain}
-        made = KafkaStream(servers, prefix=f"{uuid4().hex[:8]}.", partitions=2)
+        made = SettledStream(servers, prefix=f"{uuid4().hex[:8]}.", partitions=2)
         yield made
         made.close()
 

@@ -5,7 +5,8 @@ What differs from the local stream:
 * a subscription is a consumer group; Kafka records one offset a partition and no single
   acknowledgement, so leases live in the process that pulled, and what was acknowledged
   behind a message that was not comes again when that process ends;
-* messages are in order within a partition only;
+* messages are in order within a partition only, and readers may see a batch some
+  milliseconds after its publication returned, when the cluster has ended the transaction;
 * the backlog counts offsets: before the subscription's filter, and with the few that Kafka
   uses for itself, it is at most so many messages;
 * how many messages a topic holds is what the workers of this home have published to it,
@@ -14,17 +15,12 @@ What differs from the local stream:
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from broker.config import Settings
@@ -38,6 +34,7 @@ from broker.ports import BatchKey, Delivery, Messages, TopicInfo
 from broker.surveys import DEFAULT_SURVEY, get_survey
 
 _ANSWER_S = 15.0
+_ASKED_AT_ONCE = 16
 _BOOKS = "published-by-"
 
 
@@ -109,9 +106,11 @@ class KafkaStream:
 
     def topics(self) -> list[TopicInfo]:
         """List our topics, in order of name; see the module for what the numbers mean."""
-        names = [name for name in self._topics() if name.startswith(self._prefix)]
-        groups = {group: self._marks(group) for group in self._groups()}
-        return [self._info(name, groups) for name in sorted(names)]
+        places, names = self._places(), self._groups()
+        with ThreadPoolExecutor(_ASKED_AT_ONCE, "groups") as pool:
+            marks = pool.map(lambda group: self._marks(group, places), names)
+            groups = dict(zip(names, marks, strict=True))
+        return [self._info(name, groups) for name in sorted({place.topic for place in places})]
 
     def subscribe(
         self, topic: str, name: str, *, attribute_filter: str = "", ack_deadline_s: float = 60
@@ -130,7 +129,7 @@ class KafkaStream:
         if found is None:
             raise NotFoundError(f"there is no topic {topic!r}")
         wanted = Definition(self._prefix + topic, attribute_filter, ack_deadline_s)
-        marks = self._marks(self._prefix + name)
+        marks = self._marks(self._prefix + name, self._places())
         if not marks:
             return self._mark_start(self._prefix + name, wanted, list(found.partitions))
         known = Definition.read(marks[0])
@@ -167,7 +166,7 @@ class KafkaStream:
     def _reader(self, name: str) -> Reader:
         if name not in self._readers:
             group = self._prefix + name
-            marks = self._marks(group)
+            marks = self._marks(group, self._places())
             if not marks:
                 raise NotFoundError(f"there is no subscription {name!r}")
             properties = {**self._properties, "group.id": group}
@@ -197,15 +196,27 @@ class KafkaStream:
         )
         return sorted(it.group_id for it in found if it.group_id.startswith(self._prefix))
 
-    def _marks(self, group: str) -> list[TopicPartition]:
-        """Return the offsets that a group has recorded."""
+    def _places(self) -> list[TopicPartition]:
+        """Return every partition of our topics; those of Kafka itself are none."""
+        return [
+            TopicPartition(name, number)
+            for name, topic in self._topics().items()
+            if name.startswith(self._prefix) and not name.startswith("__")
+            for number in topic.partitions
+        ]
 
-        def question() -> Sequence[TopicPartition]:
-            asked = [ConsumerGroupTopicPartitions(group)]
-            answer = self._admin.list_consumer_group_offsets(asked, require_stable=True)
-            return answer[group].result(_ANSWER_S).topic_partitions or []
+    def _marks(self, group: str, places: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """Return the offsets that a group has recorded at some of the places.
 
-        found = ask(question, f"asking for group {group}")
+        A member of the group asks, as librdkafka's administrator, which could ask for all groups,
+        crashes where the group has no coordinator yet (its issue 5040).
+        """
+        if not places:
+            return []
+        with self._consumer(group) as consumer:
+            found: list[TopicPartition] = ask(
+                lambda: consumer.committed(list(places), _ANSWER_S), f"asking for group {group}"
+            )
         return [mark for mark in found if mark.offset >= 0]
 
     def _mark_start(self, group: str, wanted: Definition, numbers: Sequence[int]) -> None:
