@@ -25,6 +25,7 @@ _CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
 _MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
 _OAUTH = "org.apache.kafka.common.security.oauthbearer"
 _STORE_PASSWORD = "self-signed"
+# Nothing is dropped for its age: the clocks of many tests stand still in the past.
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
@@ -44,6 +45,7 @@ listener.name.oauth.ssl.keystore.type=PKCS12
 listener.name.oauth.ssl.keystore.location={folder}/server.p12
 listener.name.oauth.ssl.keystore.password={store_password}
 log.dirs={folder}/data
+log.retention.ms=-1
 auto.create.topics.enable=true
 num.partitions=4
 offsets.topic.num.partitions=4
