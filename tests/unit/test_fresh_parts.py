@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from polars.testing import assert_frame_equal
 from polars.testing.parametric import dataframes
 
-from broker.connectors.direct import LEAST_DIRECT, DirectFile
+from broker.connectors.direct import ALIGN, LEAST_DIRECT, DirectFile, aligned
 from broker.connectors.tables.fresh import Prepared
 from broker.connectors.tables.parts import write_part
 
@@ -96,6 +97,16 @@ def test_a_large_batch_passes_the_page_cache_by(tmp_path: Path):
     rows = pl.DataFrame({"n": range(LEAST_DIRECT // 4), "t": ["some text"] * (LEAST_DIRECT // 4)})
 
     assert_frame_equal(rows, pl.read_parquet(written(rows, tmp_path)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**21 - 1, 2**21, 5 * 2**20 + 1])
+def test_aligned_memory(size: int):
+    """It starts at a page, is large enough, and its last byte can be written."""
+    memory = aligned(size)
+    memory[-1] = 1
+
+    assert len(memory) >= size
+    assert np.frombuffer(memory, np.uint8).ctypes.data % ALIGN == 0
 
 
 def test_a_file_that_refuses_direct_writes(tmp_path: Path):

@@ -75,28 +75,11 @@ def join(parts: Sequence[Messages]) -> Messages:
         index = none if part.prefix_index is None else part.prefix_index
         indexes.append(np.where(index < 0, index, index + shift).astype(np.int32))
         shift += len(part.prefixes)
-    attributes = pl.concat(_alike([part.attributes for part in parts]), how="diagonal")
+    attributes = pl.concat([part.attributes for part in parts], how="diagonal_relaxed")
     places = [reference for part in parts for reference in part.references]
     size = sum(len(part.payloads) for part in parts)
     payloads = Bodies(size, lambda: [payload for part in parts for payload in part.payloads])
     return Messages(payloads, attributes, prefixes, np.concatenate(indexes), places)
-
-
-def _alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Make text of the columns that have other types in other frames."""
-    kinds: dict[str, set[pl.DataType]] = {}
-    for frame in frames:
-        for name, kind in zip(frame.columns, frame.dtypes, strict=True):
-            kinds.setdefault(name, set()).add(kind)
-    mixed = {name for name, found in kinds.items() if len(found) > 1}
-    if not mixed:
-        return list(frames)
-    return [
-        pl.DataFrame(
-            [one.cast(pl.String) if one.name in mixed else one for one in frame.get_columns()]
-        )
-        for frame in frames
-    ]
 
 
 def tables(made: Made, *, clustered: bool = False) -> Iterator[tuple[str, pl.DataFrame]]:

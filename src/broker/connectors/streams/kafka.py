@@ -106,11 +106,11 @@ class KafkaStream:
 
     def topics(self) -> list[TopicInfo]:
         """List our topics, in order of name; see the module for what the numbers mean."""
-        places, names = self._places(), self._groups()
+        places, groups = self._places(), self._groups()
         with ThreadPoolExecutor(_ASKED_AT_ONCE, "groups") as pool:
-            marks = pool.map(lambda group: self._marks(group, places), names)
-            groups = dict(zip(names, marks, strict=True))
-        return [self._info(name, groups) for name in sorted({place.topic for place in places})]
+            marks = pool.map(lambda group: self._marks(group, places), groups)
+            known = dict(zip(groups, marks, strict=True))
+        return [self._info(name, known) for name in sorted({place.topic for place in places})]
 
     def subscribe(
         self, topic: str, name: str, *, attribute_filter: str = "", ack_deadline_s: float = 60
@@ -125,13 +125,14 @@ class KafkaStream:
             If the name is taken by another topic or filter.
         """
         AttributeFilter(attribute_filter)
-        found = self._topics().get(self._prefix + topic)
-        if found is None:
-            raise NotFoundError(f"there is no topic {topic!r}")
         wanted = Definition(self._prefix + topic, attribute_filter, ack_deadline_s)
-        marks = self._marks(self._prefix + name, self._places())
+        places = self._places()
+        starts = [place for place in places if place.topic == wanted.topic]
+        if not starts:
+            raise NotFoundError(f"there is no topic {topic!r}")
+        marks = self._marks(self._prefix + name, places)
         if not marks:
-            return self._mark_start(self._prefix + name, wanted, list(found.partitions))
+            return self._mark_start(self._prefix + name, wanted, starts)
         known = Definition.read(marks[0])
         if (known.topic, known.attribute_filter) != (wanted.topic, wanted.attribute_filter):
             raise RefusedError(f"subscription {name!r} exists already, on topic {known.topic!r}")
@@ -219,16 +220,16 @@ class KafkaStream:
             )
         return [mark for mark in found if mark.offset >= 0]
 
-    def _mark_start(self, group: str, wanted: Definition, numbers: Sequence[int]) -> None:
+    def _mark_start(self, group: str, wanted: Definition, places: Sequence[TopicPartition]) -> None:
         """Make a group by recording the oldest offset of each partition."""
         with self._consumer(group) as consumer:
             starts = [
                 TopicPartition(
-                    *(wanted.topic, number),
-                    _watermarks(consumer, wanted.topic, number)[0],
+                    *(place.topic, place.partition),
+                    _watermarks(consumer, place)[0],
                     wanted.note(),
                 )
-                for number in numbers
+                for place in places
             ]
             ask(
                 lambda: consumer.commit(offsets=starts, asynchronous=False),
@@ -250,10 +251,7 @@ class KafkaStream:
 
     def _end_offsets(self, marks: Sequence[TopicPartition]) -> dict[int, int]:
         with self._consumer(f"{self._prefix}ends") as consumer:
-            return {
-                mark.partition: _watermarks(consumer, mark.topic, mark.partition)[1]
-                for mark in marks
-            }
+            return {mark.partition: _watermarks(consumer, mark)[1] for mark in marks}
 
     @contextmanager
     def _consumer(self, group: str) -> Iterator[Any]:
@@ -264,11 +262,10 @@ class KafkaStream:
             consumer.close()
 
 
-def _watermarks(consumer: Any, topic: str, number: int) -> tuple[int, int]:
+def _watermarks(consumer: Any, place: TopicPartition) -> tuple[int, int]:
     """Return the oldest and the next offset of a partition."""
-    partition = TopicPartition(topic, number)
     marks: tuple[int, int] = ask(
-        lambda: consumer.get_watermark_offsets(partition, timeout=_ANSWER_S),
-        f"asking for the offsets of {topic}",
+        lambda: consumer.get_watermark_offsets(place, timeout=_ANSWER_S),
+        f"asking for the offsets of {place.topic}",
     )
     return marks
